@@ -1,0 +1,3 @@
+//! Memory-mapped, compressed shards of VAE latents. This crate knows bytes, never tensors.
+
+pub mod rng;
