@@ -1,1 +1,3 @@
-//! See the crate's description in Cargo.toml.
+//! Images to latent shards: decoding, cropping, the Stable Diffusion autoencoder.
+
+pub mod nn;
