@@ -1,0 +1,1 @@
+//! Stages and bounded channels: read, decode and crop, encode, write.
