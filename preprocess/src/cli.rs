@@ -1,1 +1,43 @@
 //! The command line of `preprocess`.
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::console::{Printer, exit};
+
+/// Turns images into shards of autoencoder latents.
+#[derive(Debug, Parser)]
+#[command(name = "preprocess", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Write only results and errors
+    #[arg(long, global = true)]
+    quiet: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  preprocess crop photo.jpg --size 256 --out crop.png";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Crop an image, or every image of a folder, to a square PNG
+    Crop(commands::crop::CropArgs),
+}
+
+/// Runs `preprocess` with the arguments `args` (the program's name first); answers the exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u8 {
+    let cli: Cli = match exit::parse(args, printer) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    printer.set_quiet(cli.quiet);
+    let done = match &cli.command {
+        Command::Crop(args) => commands::crop::run(args, printer),
+    };
+    let code = done.unwrap_or_else(|error| exit::fail(printer, &error));
+    printer.flush();
+    code
+}

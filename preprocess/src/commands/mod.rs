@@ -1,1 +1,3 @@
-//! One file a subcommand.
+//! One file a subcommand: what it reads, calls and prints.
+
+pub mod crop;

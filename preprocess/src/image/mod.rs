@@ -1,5 +1,11 @@
 //! Bytes to RGB pixels to the centre crop to tensors, with the same bytes as Pillow at every step.
 
+pub mod crop;
+pub mod decode;
+mod jpeg;
+mod resample;
+pub mod tensor;
+
 /// An 8-bit RGB image: `data` holds `height * width * 3` bytes, rows first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RgbImage {
@@ -9,4 +15,99 @@ pub struct RgbImage {
     pub height: usize,
     /// Bytes in the order row, column, channel.
     pub data: Vec<u8>,
+}
+
+impl RgbImage {
+    /// The mirror image, left and right exchanged.
+    pub fn flipped(&self) -> Self {
+        let mut data = Vec::with_capacity(self.data.len());
+        for row in self.data.chunks_exact((self.width * 3).max(1)) {
+            for pixel in row.chunks_exact(3).rev() {
+                data.extend_from_slice(pixel);
+            }
+        }
+        Self {
+            width: self.width,
+            height: self.height,
+            data,
+        }
+    }
+}
+
+/// What can be wrong with an image file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The first bytes are those of no known format.
+    #[error("not a JPEG, PNG or WebP file (it starts with {start:02x?})")]
+    UnknownFormat {
+        /// The first bytes.
+        start: Vec<u8>,
+    },
+    /// More pixels than any photograph has; refused before memory is taken.
+    #[error("{width} x {height} pixels are more than the limit of {limit}")]
+    TooLarge {
+        /// Pixels in a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// The largest number of pixels.
+        limit: usize,
+    },
+    /// A side of no pixels.
+    #[error("the image is empty: {width} x {height} pixels")]
+    Empty {
+        /// Pixels in a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+    },
+    /// The data end before the image does.
+    #[error("the file is truncated")]
+    Truncated,
+    /// The JPEG library's own words.
+    #[error("damaged JPEG: {0}")]
+    Jpeg(String),
+    /// The PNG or WebP decoder's own words.
+    #[error("damaged {format} file: {message}")]
+    Damaged {
+        /// `PNG` or `WebP`.
+        format: &'static str,
+        /// The decoder's message.
+        message: String,
+    },
+}
+
+/// Pixels in four bytes each, the fourth unused: the layout in which all arithmetic is done.
+#[derive(Clone, Debug)]
+pub(crate) struct Rgbx {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) data: Vec<u8>,
+}
+
+impl Rgbx {
+    pub(crate) fn from_rgb(image: &RgbImage) -> Self {
+        let mut data = vec![0; image.width * image.height * 4];
+        for (to, from) in data.chunks_exact_mut(4).zip(image.data.chunks_exact(3)) {
+            to[..3].copy_from_slice(from);
+        }
+        Self {
+            width: image.width,
+            height: image.height,
+            data,
+        }
+    }
+
+    pub(crate) fn to_rgb(&self) -> RgbImage {
+        let mut data = vec![0; self.width * self.height * 3];
+        for (to, from) in data.chunks_exact_mut(3).zip(self.data.chunks_exact(4)) {
+            to.copy_from_slice(&from[..3]);
+        }
+        RgbImage {
+            width: self.width,
+            height: self.height,
+            data,
+        }
+    }
 }
