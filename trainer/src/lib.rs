@@ -1,1 +1,3 @@
-//! See the crate's description in Cargo.toml.
+//! DiffuSSM in Rust: the model with hand-written backward passes, its diffusion, training and sampling.
+
+pub mod diffusion;
