@@ -1,3 +1,29 @@
 //! Memory-mapped, compressed shards of VAE latents. This crate knows bytes, never tensors.
+//!
+//! A shard is an ordinary Zstandard file in the seekable format that decompresses to an ordinary safetensors file:
+//!
+//! ```text
+//! frame 0        safetensors header, 4096 bytes
+//! frame 1..=F    rows: one view of one sample each (or several, see `frame_samples`)
+//! frame F+1      index: id, label, squared_error, key_end, key
+//! skippable      seek table: sizes and checksum of every frame
+//! ```
+//!
+//! The byte-level description is `FORMAT.md`. [`writer::DatasetWriter`] writes, [`dataset::Dataset`] reads at random,
+//! [`loader::Loader`] gives training batches.
+#![warn(missing_docs)]
 
+pub mod dataset;
+pub mod error;
+mod frame;
+pub mod header;
+pub mod layout;
+pub mod loader;
+pub mod manifest;
+mod mmap;
+pub mod quantize;
+pub mod reader;
 pub mod rng;
+mod seek_table;
+pub mod shuffle;
+pub mod writer;

@@ -1,0 +1,175 @@
+//! Every way in which a shard, a dataset or a call can be wrong: what, where, expected and found.
+
+use std::path::PathBuf;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. Offsets are bytes from the start of the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused; the message names the file.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A manifest is not the JSON that it should be.
+    #[error("{} is not a dataset manifest: {source}", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What the parser says, with line and column.
+        source: serde_json::Error,
+    },
+    /// There is no dataset here.
+    #[error(
+        "{} holds no complete dataset: there is no dataset.json\nhint: run the same `preprocess encode` again to finish it",
+        path.display()
+    )]
+    NoManifest {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A part of the file is not what the format asks for.
+    #[error("{} is not a sound shard: frame {frame} at byte {offset}: {what}", path.display())]
+    Format {
+        /// The shard.
+        path: PathBuf,
+        /// The frame; the seek table counts as the one after the last.
+        frame: usize,
+        /// Where the frame starts.
+        offset: u64,
+        /// What is wrong, with the values expected and found.
+        what: String,
+    },
+    /// The file ends too early.
+    #[error(
+        "{} is cut short: frame {frame} at byte {offset} needs {needed} bytes, the file has {available}",
+        path.display()
+    )]
+    Truncated {
+        /// The shard.
+        path: PathBuf,
+        /// The frame.
+        frame: usize,
+        /// Where the frame starts.
+        offset: u64,
+        /// The bytes that should follow.
+        needed: u64,
+        /// The bytes that do.
+        available: u64,
+    },
+    /// A claimed size is beyond the format's limit; nothing was allocated.
+    #[error(
+        "{} frame {frame} at byte {offset}: {what} is {claimed}, beyond the limit of {limit}",
+        path.display()
+    )]
+    Limit {
+        /// The shard.
+        path: PathBuf,
+        /// The frame.
+        frame: usize,
+        /// Where the frame starts.
+        offset: u64,
+        /// What is too large.
+        what: &'static str,
+        /// What the file claims.
+        claimed: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// The bytes of a frame do not have the checksum that the seek table gives.
+    #[error(
+        "{} frame {frame} at byte {offset} is damaged: checksum is {found:08x}, the seek table says {expected:08x}\nhint: remove this shard and run the same `preprocess encode` again",
+        path.display()
+    )]
+    Checksum {
+        /// The shard.
+        path: PathBuf,
+        /// The frame.
+        frame: usize,
+        /// Where the frame starts.
+        offset: u64,
+        /// The table's checksum.
+        expected: u32,
+        /// That of the bytes.
+        found: u32,
+    },
+    /// The file was written by a later version.
+    #[error(
+        "{} has format version {found}, this program reads up to {supported}\nhint: update the program",
+        path.display()
+    )]
+    Version {
+        /// The shard or manifest.
+        path: PathBuf,
+        /// The file's version.
+        found: u32,
+        /// The latest version known.
+        supported: u32,
+    },
+    /// Two things that must agree do not.
+    #[error("{}: {what} is {found}, expected {expected}", path.display())]
+    Mismatch {
+        /// The shard, manifest or folder.
+        path: PathBuf,
+        /// What is compared.
+        what: String,
+        /// What the file says.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// A record cannot be stored as it is.
+    #[error("record {id} ({key}): {what}")]
+    Record {
+        /// Its id.
+        id: u64,
+        /// Its source key.
+        key: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The dataset is complete; nothing can be added.
+    #[error("{} is complete with {samples} samples, nothing can be added\nhint: choose another --out", path.display())]
+    Complete {
+        /// The folder.
+        path: PathBuf,
+        /// Its samples.
+        samples: u64,
+    },
+    /// A request outside the data.
+    #[error("{what} {index} is out of range: there are {count}")]
+    OutOfRange {
+        /// What was asked for.
+        what: &'static str,
+        /// Which one.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A buffer of the wrong length, or one for values that the dataset does not store.
+    #[error("the {what} buffer has {found} elements, the dataset has {expected}")]
+    Buffer {
+        /// Which buffer.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length needed.
+        expected: usize,
+    },
+    /// Settings that cannot work.
+    #[error("{what}")]
+    Settings {
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// zstd refused to compress.
+    #[error("zstd could not compress a frame: {what}")]
+    Compress {
+        /// What zstd says.
+        what: &'static str,
+    },
+    /// A loader thread ended early.
+    #[error("a loader thread ended before its batch was done")]
+    WorkerLost,
+}
