@@ -1,0 +1,400 @@
+//! DiffuSSM: gated bidirectional state space blocks over the sequence of latent positions (Yan et al. 2023).
+//!
+//! The model is a chain of layers, each with a forward and a hand-written backward; parameters are views of one flat
+//! buffer ([`ParamLayout`]). It knows timesteps only as numbers to embed, never the noise schedule.
+
+mod block;
+mod config;
+mod embed;
+mod init;
+mod params;
+mod patch;
+
+pub use block::{Block, BlockSaved};
+pub use config::{AInit, Bidirectional, ModelConfig, Modulation, PositionEmbedding};
+pub use embed::timestep_features;
+pub use init::{SsmInit, initial_weights, ssm_init};
+pub use params::{ParamLayout, TensorInfo, is_b};
+
+use block::{Linear, modulation_backward, silu};
+use embed::{EmbedSaved, Embedders};
+
+use crate::ops::bias_gelu::{add_bias, bias_backward};
+use crate::ops::long_conv::LongConv;
+use crate::ops::matmul::{linear, linear_backward_input, linear_backward_weight};
+use crate::ops::norm_modulate::{RowStats, norm_modulate, norm_modulate_backward};
+
+/// What can be wrong with a model or with what it is given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A key of `[model]` that does not fit.
+    #[error("model.{key}: {why}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        why: String,
+    },
+    /// A buffer of the wrong length.
+    #[error("{what} has {found} elements, expected {expected}")]
+    Length {
+        /// Which buffer.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length that the model wants.
+        expected: usize,
+    },
+    /// A label outside of the table.
+    #[error("label {label} of image {index} is not in 0..{rows}")]
+    Label {
+        /// Its place in the batch.
+        index: usize,
+        /// The label.
+        label: u32,
+        /// Rows of the label table, the null class included.
+        rows: usize,
+    },
+    /// The initialisation's eigenvalue iteration did not converge.
+    #[error("the eigenvalues of the {size} x {size} LegS matrix did not converge; use another model.a_init")]
+    Eigen {
+        /// Side of the matrix.
+        size: usize,
+    },
+}
+
+/// The model: its configuration, the layout of its parameters, and the plan of every layer. Holds no weights.
+pub struct DiffuSsm {
+    /// The architecture.
+    pub config: ModelConfig,
+    layout: ParamLayout,
+    embedders: Embedders,
+    blocks: Vec<Block>,
+    final_mod: Linear,
+    last: Linear,
+    positions: Vec<f32>,
+}
+
+/// The convolution kernels of every block: a function of the weights alone.
+pub struct Kernels(Vec<Vec<f32>>);
+
+/// What the backward of a batch needs.
+pub struct Saved {
+    embed: EmbedSaved,
+    blocks: Vec<BlockSaved>,
+    condition: Vec<f32>,
+    last_input: Vec<f32>,
+    modulation: Vec<f32>,
+    stats: Vec<RowStats>,
+    h: Vec<f32>,
+}
+
+impl DiffuSsm {
+    /// Plans the model.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the numbers do not fit together.
+    pub fn new(config: ModelConfig) -> Result<Self, Error> {
+        config.validate()?;
+        let layout = ParamLayout::model(&config);
+        let conv = LongConv::new(config.length());
+        let blocks = (0..config.depth)
+            .map(|i| Block::new(&config, &layout, &format!("blocks.{i}."), conv.clone()))
+            .collect();
+        let positions = match config.pos_embed {
+            PositionEmbedding::None => Vec::new(),
+            PositionEmbedding::Sincos => patch::sincos_table(config.hidden_size, config.grid()),
+        };
+        Ok(Self {
+            embedders: Embedders::new(&config, &layout),
+            blocks,
+            final_mod: Linear::find(&layout, "final_mod"),
+            last: Linear::find(&layout, "final"),
+            positions,
+            layout,
+            config,
+        })
+    }
+
+    /// Names, shapes and offsets of the parameters.
+    pub fn layout(&self) -> &ParamLayout {
+        &self.layout
+    }
+
+    /// Initial weights.
+    ///
+    /// # Errors
+    /// See [`ssm_init`].
+    pub fn init(&self, seed: u64) -> Result<Vec<f32>, Error> {
+        initial_weights(&self.config, &self.layout, seed)
+    }
+
+    /// The convolution kernels of every block, to be computed once for many calls of [`DiffuSsm::forward_with`].
+    pub fn kernels(&self, params: &[f32]) -> Kernels {
+        Kernels(self.blocks.iter().map(|block| block.kernels(params)).collect())
+    }
+
+    /// The model's output `[B, Cout, H, W]`; nothing is kept for a backward.
+    ///
+    /// # Shapes
+    /// `x`: `[B, C, H, W]`; `t`: `[B]`, original timesteps; `y`: `[B]` labels, ignored without a label table.
+    ///
+    /// # Errors
+    /// [`Error::Length`] and [`Error::Label`].
+    pub fn forward(&self, params: &[f32], x: &[f32], t: &[f32], y: &[u32]) -> Result<Vec<f32>, Error> {
+        self.forward_with(params, &self.kernels(params), x, t, y)
+    }
+
+    /// [`DiffuSsm::forward`] with kernels computed before.
+    ///
+    /// # Errors
+    /// [`Error::Length`] and [`Error::Label`].
+    pub fn forward_with(
+        &self,
+        params: &[f32],
+        kernels: &Kernels,
+        x: &[f32],
+        t: &[f32],
+        y: &[u32],
+    ) -> Result<Vec<f32>, Error> {
+        self.run(params, kernels, x, t, y, None).map(|(out, _)| out)
+    }
+
+    /// [`DiffuSsm::forward`], keeping what the backward needs.
+    ///
+    /// # Errors
+    /// [`Error::Length`] and [`Error::Label`].
+    pub fn forward_train(
+        &self,
+        params: &[f32],
+        x: &[f32],
+        t: &[f32],
+        y: &[u32],
+    ) -> Result<(Vec<f32>, Saved), Error> {
+        let mut kept = Vec::with_capacity(self.blocks.len());
+        let (out, mut saved) = self.run(params, &self.kernels(params), x, t, y, Some(&mut kept))?;
+        saved.blocks = kept;
+        Ok((out, saved))
+    }
+
+    fn run(
+        &self,
+        params: &[f32],
+        kernels: &Kernels,
+        x: &[f32],
+        t: &[f32],
+        y: &[u32],
+        mut kept: Option<&mut Vec<BlockSaved>>,
+    ) -> Result<(Vec<f32>, Saved), Error> {
+        let c = &self.config;
+        self.check(params, x, t, y)?;
+        let (d, batch) = (c.hidden_size, t.len());
+        let (condition, embed, mut tokens) = self.embedders.forward(params, x, t, y); // [B, D], _, [B, J, D]
+        if !self.positions.is_empty() {
+            for image in tokens.chunks_exact_mut(self.positions.len()) {
+                for (v, p) in image.iter_mut().zip(&self.positions) {
+                    *v += p;
+                }
+            }
+        }
+        for (block, kernels) in self.blocks.iter().zip(&kernels.0) {
+            let (out, saved) = block.forward(params, kernels, tokens, &condition);
+            tokens = out;
+            if let Some(kept) = kept.as_mut() {
+                kept.push(saved);
+            }
+        }
+        let modulation = self.final_modulation(params, &condition);
+        let rows = tokens.len() / d;
+        let mut h = vec![0.0; tokens.len()];
+        let mut stats = vec![(0.0, 0.0); rows];
+        norm_modulate(
+            &tokens,
+            &modulation,
+            batch,
+            true,
+            c.norm_eps as f32,
+            &mut h,
+            &mut stats,
+        );
+        let mut out = vec![0.0; rows * c.out_token_width()];
+        linear(
+            &mut out,
+            &h,
+            &params[self.last.weight.clone()],
+            d,
+            c.out_token_width(),
+        );
+        add_bias(&mut out, &params[self.last.bias.clone()]);
+        let out = patch::images(c, &out);
+        let saved = Saved {
+            embed,
+            blocks: Vec::new(),
+            condition,
+            last_input: tokens,
+            modulation,
+            stats,
+            h,
+        };
+        Ok((out, saved))
+    }
+
+    /// Shift and scale of the last layer; zeros without `final_adaln`.
+    fn final_modulation(&self, params: &[f32], condition: &[f32]) -> Vec<f32> {
+        let d = self.config.hidden_size;
+        let mut out = vec![0.0; condition.len() * 2];
+        if self.config.final_adaln {
+            let active: Vec<f32> = condition.iter().map(|&c| silu(c)).collect();
+            linear(
+                &mut out,
+                &active,
+                &params[self.final_mod.weight.clone()],
+                d,
+                2 * d,
+            );
+            add_bias(&mut out, &params[self.final_mod.bias.clone()]);
+        }
+        out
+    }
+
+    /// Adds the gradients of all parameters to `grads` and returns that of `x`, `[B, C, H, W]`.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when `grads` or `d_out` has the wrong length.
+    pub fn backward(
+        &self,
+        params: &[f32],
+        saved: Saved,
+        d_out: &[f32],
+        grads: &mut [f32],
+    ) -> Result<Vec<f32>, Error> {
+        let c = &self.config;
+        let (d, width) = (c.hidden_size, c.out_token_width());
+        let batch = saved.condition.len() / d;
+        check_length("params", params.len(), self.layout.total())?;
+        check_length("grads", grads.len(), self.layout.total())?;
+        check_length(
+            "d_out",
+            d_out.len(),
+            batch * c.out_channels() * c.input_size * c.input_size,
+        )?;
+        let d_last = patch::images_backward(c, d_out);
+        bias_backward(&d_last, &mut grads[self.last.bias.clone()]);
+        linear_backward_weight(&mut grads[self.last.weight.clone()], &d_last, &saved.h, d, width);
+        let mut dh = saved.h;
+        linear_backward_input(&mut dh, 0.0, &d_last, &params[self.last.weight.clone()], d, width);
+        let mut d_tokens = vec![0.0; dh.len()];
+        let mut d_modulation = vec![0.0; saved.modulation.len()];
+        norm_modulate_backward(
+            &saved.last_input,
+            &saved.modulation,
+            batch,
+            true,
+            &saved.stats,
+            &dh,
+            &mut d_tokens,
+            &mut d_modulation,
+        );
+        let mut d_condition = vec![0.0; batch * d];
+        if c.final_adaln {
+            let layer = &self.final_mod;
+            modulation_backward(
+                layer,
+                params,
+                &saved.condition,
+                &d_modulation,
+                d,
+                &mut d_condition,
+                grads,
+            );
+        }
+        for (block, kept) in self.blocks.iter().zip(saved.blocks).rev() {
+            block.backward(params, kept, &mut d_tokens, &mut d_condition, grads);
+        }
+        Ok(self
+            .embedders
+            .backward(params, saved.embed, &d_tokens, &d_condition, grads))
+    }
+
+    fn check(&self, params: &[f32], x: &[f32], t: &[f32], y: &[u32]) -> Result<(), Error> {
+        let c = &self.config;
+        check_length("params", params.len(), self.layout.total())?;
+        check_length(
+            "x",
+            x.len(),
+            t.len() * c.in_channels * c.input_size * c.input_size,
+        )?;
+        let rows = c.label_rows();
+        if rows > 0 {
+            check_length("labels", y.len(), t.len())?;
+            if let Some(index) = y.iter().position(|&label| label as usize >= rows) {
+                return Err(Error::Label {
+                    index,
+                    label: y[index],
+                    rows,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(Error::Length {
+            what,
+            found,
+            expected,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xl_has_the_published_size() {
+        let config = ModelConfig::default();
+        assert_eq!(ParamLayout::model(&config).trained(&config), 673_088_272);
+        assert!(
+            (config.gflops_per_image() - 295.7).abs() < 0.05,
+            "{}",
+            config.gflops_per_image()
+        );
+        let config = ModelConfig {
+            input_size: 64,
+            ..config
+        };
+        assert!(
+            (config.gflops_per_image() - 1182.4).abs() < 0.05,
+            "{}",
+            config.gflops_per_image()
+        );
+    }
+
+    #[test]
+    fn a_wrong_batch_is_an_error() {
+        let config = ModelConfig {
+            hidden_size: 8,
+            depth: 1,
+            input_size: 4,
+            num_classes: 3,
+            ..ModelConfig::default()
+        };
+        let model = DiffuSsm::new(config).unwrap();
+        let params = model.init(0).unwrap();
+        let x = vec![0.0; 64];
+        assert!(matches!(
+            model.forward(&params, &x, &[1.0], &[4]),
+            Err(Error::Label { label: 4, .. })
+        ));
+        assert!(matches!(
+            model.forward(&params, &x[1..], &[1.0], &[0]),
+            Err(Error::Length { what: "x", .. })
+        ));
+    }
+}

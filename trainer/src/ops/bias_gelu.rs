@@ -1,0 +1,113 @@
+//! Bias and GELU in one pass over the output of a linear layer, and their backward.
+
+use rayon::prelude::*;
+
+use super::vectorised::{dispatch, sigmoid};
+
+/// Rows handled by one task: fixed, so that sums over rows do not depend on the number of threads.
+const ROWS_PER_TASK: usize = 64;
+
+/// Which GELU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gelu {
+    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`
+    #[default]
+    Tanh,
+    /// `0.5 x (1 + erf(x / sqrt 2))`
+    Erf,
+}
+
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+const CUBIC: f32 = 0.044_715;
+
+/// The value and the derivative of the tanh form, through `0.5 (1 + tanh z) = sigmoid(2 z)`.
+#[inline(always)]
+pub(super) fn gelu_tanh(x: f32) -> (f32, f32) {
+    let square = x * x;
+    let s = sigmoid(2.0 * SQRT_2_OVER_PI * x * (1.0 + CUBIC * square));
+    let slope = 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * square);
+    (x * s, s + x * s * (1.0 - s) * slope)
+}
+
+/// The value and the derivative of the erf form, in f64 (an option kept for comparison, not for speed).
+pub(super) fn gelu_erf(x: f32) -> (f32, f32) {
+    let x = f64::from(x);
+    let cdf = 0.5 * (1.0 + candle_core::cpu::erf::erf_f64(x * std::f64::consts::FRAC_1_SQRT_2));
+    let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    ((x * cdf) as f32, (cdf + x * density) as f32)
+}
+
+/// `pre += bias` (kept for the backward), `out = gelu(pre)`. `pre`, `out`: `[rows, bias.len()]`.
+pub fn bias_gelu(kind: Gelu, pre: &mut [f32], bias: &[f32], out: &mut [f32]) {
+    let cols = bias.len();
+    let task = cols * ROWS_PER_TASK;
+    pre.par_chunks_mut(task)
+        .zip(out.par_chunks_mut(task))
+        .for_each(|(pre, out)| {
+            dispatch(|| {
+                for (pre, out) in pre.chunks_exact_mut(cols).zip(out.chunks_exact_mut(cols)) {
+                    for ((p, o), b) in pre.iter_mut().zip(out).zip(bias) {
+                        *p += b;
+                        *o = match kind {
+                            Gelu::Tanh => gelu_tanh(*p).0,
+                            Gelu::Erf => gelu_erf(*p).0,
+                        };
+                    }
+                }
+            });
+        });
+}
+
+/// `d = d * gelu'(pre)` in place: from the gradient of the output to that of the pre-activation.
+pub fn gelu_backward(kind: Gelu, pre: &[f32], d: &mut [f32]) {
+    const CHUNK: usize = 1 << 14;
+    d.par_chunks_mut(CHUNK)
+        .zip(pre.par_chunks(CHUNK))
+        .for_each(|(d, pre)| {
+            dispatch(|| {
+                for (d, p) in d.iter_mut().zip(pre) {
+                    *d *= match kind {
+                        Gelu::Tanh => gelu_tanh(*p).1,
+                        Gelu::Erf => gelu_erf(*p).1,
+                    };
+                }
+            });
+        });
+}
+
+/// `db[c] += sum over rows of d[row, c]`.
+pub fn bias_backward(d: &[f32], db: &mut [f32]) {
+    let cols = db.len();
+    let partial: Vec<Vec<f32>> = d
+        .par_chunks(cols * ROWS_PER_TASK)
+        .map(|rows| {
+            let mut sum = vec![0f32; cols];
+            dispatch(|| {
+                for row in rows.chunks_exact(cols) {
+                    for (s, v) in sum.iter_mut().zip(row) {
+                        *s += v;
+                    }
+                }
+            });
+            sum
+        })
+        .collect();
+    for sum in partial {
+        for (b, s) in db.iter_mut().zip(sum) {
+            *b += s;
+        }
+    }
+}
+
+/// `rows += bias`, row by row.
+pub fn add_bias(rows: &mut [f32], bias: &[f32]) {
+    let cols = bias.len();
+    rows.par_chunks_mut(cols * ROWS_PER_TASK).for_each(|rows| {
+        for row in rows.chunks_exact_mut(cols) {
+            for (v, b) in row.iter_mut().zip(bias) {
+                *v += b;
+            }
+        }
+    });
+}

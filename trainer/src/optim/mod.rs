@@ -1,0 +1,5 @@
+//! The optimiser: AdamW and the exponential moving average in one pass over flat buffers.
+
+mod adamw;
+
+pub use adamw::{AdamW, AdamWConfig, Rates, grad_norm};
