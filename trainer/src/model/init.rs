@@ -8,8 +8,8 @@ use super::Error;
 use super::config::{AInit, ModelConfig};
 use super::params::ParamLayout;
 
-/// Eigenvalues with positive imaginary half, in the order of the published formulas, and B, of one channel: `(a_real, a_imag, b_re, b_im)`, each
-/// `[N/2]`.
+/// Eigenvalues with positive imaginary half, in the order of the published formulas, and B, of one channel:
+/// `(a_real, a_imag, b_re, b_im)`, each `[N/2]`.
 pub type SsmInit = (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>);
 
 /// The initial A and B of a channel with N states (Gu et al. 2022, section 4.2).
