@@ -1,1 +1,12 @@
-//! See the crate's description in Cargo.toml.
+//! Inception features and the metrics that diffusion models are compared by.
+//!
+//! The numbers follow the evaluator of "Diffusion Models Beat GANs on Image Synthesis" (Dhariwal and Nichol 2021), which
+//! the literature on ImageNet and LSUN reports: [`inception`] turns images into features, [`stats`] into Gaussians,
+//! [`metric`] into FID, sFID, Inception score, precision and recall.
+
+pub mod error;
+pub mod features;
+pub mod inception;
+pub mod metric;
+pub mod npz;
+pub mod stats;
