@@ -49,7 +49,10 @@ pub enum Error {
 impl Error {
     /// A file that is not what it should be.
     pub fn format(path: &Path, what: impl Into<String>) -> Self {
-        Self::Format { path: path.to_owned(), what: what.into() }
+        Self::Format {
+            path: path.to_owned(),
+            what: what.into(),
+        }
     }
 
     /// An input/output error at `path`.

@@ -80,7 +80,8 @@ impl<'a> Extractor<'a> {
         let features = self.network.features(images)?;
         self.pool.push(&features.pool)?;
         let room = (self.keep.pool_rows * POOL_FEATURES).saturating_sub(self.pool_rows.len());
-        self.pool_rows.extend_from_slice(&features.pool[..room.min(features.pool.len())]);
+        self.pool_rows
+            .extend_from_slice(&features.pool[..room.min(features.pool.len())]);
         if self.keep.spatial {
             self.spatial.push(&features.spatial)?;
         }
@@ -104,7 +105,11 @@ impl<'a> Extractor<'a> {
             count: self.pool.count(),
             size: self.size,
             pool: self.pool.finish()?,
-            spatial: if self.keep.spatial { Some(self.spatial.finish()?) } else { None },
+            spatial: if self.keep.spatial {
+                Some(self.spatial.finish()?)
+            } else {
+                None
+            },
             pool_rows: self.pool_rows,
             inception_score: if self.keep.logits {
                 Some(inception_score(&self.logits, CLASSES, SPLIT_SIZE)?)

@@ -4,9 +4,14 @@
 //! the literature on ImageNet and LSUN reports: [`inception`] turns images into features, [`stats`] into Gaussians,
 //! [`metric`] into FID, sFID, Inception score, precision and recall.
 
+pub mod cli;
+pub mod commands;
 pub mod error;
 pub mod features;
+pub mod images;
 pub mod inception;
 pub mod metric;
 pub mod npz;
+pub mod reference;
+pub mod report;
 pub mod stats;

@@ -84,7 +84,10 @@ impl NpzReader {
         let file = File::open(path).map_err(Error::io(path))?;
         let archive = ZipArchive::new(BufReader::with_capacity(1 << 20, file))
             .map_err(|error| Error::format(path, format!("not an .npz archive ({error})")))?;
-        Ok(Self { path: path.to_owned(), archive })
+        Ok(Self {
+            path: path.to_owned(),
+            archive,
+        })
     }
 
     /// Whether the archive holds array `name`.
@@ -113,21 +116,51 @@ impl NpzReader {
         let count = checked_count(&header, &path, name)?;
         let mut bytes = Vec::new();
         let size = (count as u64).saturating_mul(header.dtype.size() as u64);
-        entry.take(size).read_to_end(&mut bytes).map_err(Error::io(&path))?;
+        entry
+            .take(size)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io(&path))?;
         if bytes.len() as u64 != size {
             return Err(Error::format(&path, format!("`{name}` is cut short")));
         }
         let values = match header.dtype {
-            Dtype::F32 => {
-                bytes.as_chunks::<4>().0.iter().map(|chunk| f64::from(f32::from_le_bytes(*chunk))).collect()
-            }
-            Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|chunk| f64::from_le_bytes(*chunk)).collect(),
+            Dtype::F32 => bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|chunk| f64::from(f32::from_le_bytes(*chunk)))
+                .collect(),
+            Dtype::F64 => bytes
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|chunk| f64::from_le_bytes(*chunk))
+                .collect(),
             other => {
                 let found = other.text();
-                return Err(Error::format(&path, format!("`{name}` is {found}; f32 or f64 was expected")));
+                return Err(Error::format(
+                    &path,
+                    format!("`{name}` is {found}; f32 or f64 was expected"),
+                ));
             }
         };
         Ok((header.shape, values))
+    }
+
+    /// A text that was stored as an array of bytes.
+    ///
+    /// # Errors
+    /// If it is missing, not bytes, or impossibly long.
+    pub fn read_text(&mut self, name: &str) -> Result<String> {
+        let path = self.path.clone();
+        let mut entry = self.entry(name)?;
+        let header = read_header(&mut entry, &path, name)?;
+        if header.dtype != Dtype::U8 || checked_count(&header, &path, name)? > MAX_HEADER {
+            return Err(Error::format(&path, format!("`{name}` is not a text")));
+        }
+        let mut bytes = Vec::new();
+        entry.take(MAX_HEADER as u64).read_to_end(&mut bytes).map_err(Error::io(&path))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Number, height and width of the images in array `name`.
@@ -167,7 +200,9 @@ impl NpzReader {
         let mut entry = self.entry(name)?;
         read_header(&mut entry, &path, name)?;
         let size = height.checked_mul(width).and_then(|pixels| pixels.checked_mul(3));
-        let size = size.filter(|size| *size <= 1 << 30).ok_or_else(|| Error::format(&path, "images are too large"))?;
+        let size = size
+            .filter(|size| *size <= 1 << 30)
+            .ok_or_else(|| Error::format(&path, "images are too large"))?;
         let mut left = count.min(limit);
         while left > 0 {
             let images = (0..batch.clamp(1, left))
@@ -192,10 +227,18 @@ impl NpzReader {
 }
 
 fn checked_count(header: &Header, path: &Path, name: &str) -> Result<usize> {
-    let count = header.shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+    let count = header
+        .shape
+        .iter()
+        .try_fold(1_usize, |product, &dim| product.checked_mul(dim));
     count
         .filter(|count| count.checked_mul(header.dtype.size()).is_some())
-        .ok_or_else(|| Error::format(path, format!("`{name}` claims an impossible shape {:?}", header.shape)))
+        .ok_or_else(|| {
+            Error::format(
+                path,
+                format!("`{name}` claims an impossible shape {:?}", header.shape),
+            )
+        })
 }
 
 /// Reads the header of an `.npy` stream (format versions 1 to 3) and leaves the stream at the values.
@@ -228,15 +271,26 @@ fn read_header(reader: &mut impl Read, path: &Path, name: &str) -> Result<Header
     let descr = quoted_after(&text, "'descr':").ok_or_else(|| bad("no `descr` in the header"))?;
     let dtype = Dtype::parse(descr).ok_or_else(|| bad(&format!("type `{descr}` is not read")))?;
     if text.replace(' ', "").contains("'fortran_order':True") {
-        return Err(bad("column-major order is not read; save with np.ascontiguousarray"));
+        return Err(bad(
+            "column-major order is not read; save with np.ascontiguousarray",
+        ));
     }
-    let shape = text.split_once("'shape':").and_then(|(_, rest)| rest.split_once('('));
-    let shape = shape.and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| bad("no `shape` in the header"))?.0;
+    let shape = text
+        .split_once("'shape':")
+        .and_then(|(_, rest)| rest.split_once('('));
+    let shape = shape
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .ok_or_else(|| bad("no `shape` in the header"))?
+        .0;
     let shape = shape
         .split(',')
         .map(str::trim)
         .filter(|dim| !dim.is_empty())
-        .map(|dim| dim.trim_end_matches('L').parse().map_err(|_| bad(&format!("dimension `{dim}`"))))
+        .map(|dim| {
+            dim.trim_end_matches('L')
+                .parse()
+                .map_err(|_| bad(&format!("dimension `{dim}`")))
+        })
         .collect::<Result<Vec<usize>>>()?;
     Ok(Header { dtype, shape })
 }
@@ -263,7 +317,11 @@ impl NpzWriter {
         part.push(".part");
         let part = PathBuf::from(part);
         let file = File::create(&part).map_err(Error::io(&part))?;
-        Ok(Self { path: path.to_owned(), part, zip: ZipWriter::new(BufWriter::with_capacity(1 << 20, file)) })
+        Ok(Self {
+            path: path.to_owned(),
+            part,
+            zip: ZipWriter::new(BufWriter::with_capacity(1 << 20, file)),
+        })
     }
 
     /// Starts array `name`; its values follow through [`NpzWriter::write`], exactly as many as the header says.
@@ -271,8 +329,12 @@ impl NpzWriter {
     /// # Errors
     /// If the file cannot be written.
     pub fn start(&mut self, name: &str, header: &Header) -> Result<()> {
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
-        self.zip.start_file(format!("{name}.npy"), options).map_err(|error| Error::format(&self.part, error.to_string()))?;
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .large_file(true);
+        self.zip
+            .start_file(format!("{name}.npy"), options)
+            .map_err(|error| Error::format(&self.part, error.to_string()))?;
         let dims: Vec<String> = header.shape.iter().map(|dim| format!("{dim},")).collect();
         let mut text = format!(
             "{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}",
@@ -284,7 +346,8 @@ impl NpzWriter {
             text.push(' ');
         }
         text.push('\n');
-        let length = u16::try_from(text.len()).map_err(|_| Error::format(&self.part, "too many dimensions"))?;
+        let length =
+            u16::try_from(text.len()).map_err(|_| Error::format(&self.part, "too many dimensions"))?;
         self.write(MAGIC)?;
         self.write(&[1, 0])?;
         self.write(&length.to_le_bytes())?;
@@ -303,12 +366,32 @@ impl NpzWriter {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn array_f64(&mut self, name: &str, shape: &[usize], values: impl Iterator<Item = f64>) -> Result<()> {
-        self.start(name, &Header { dtype: Dtype::F64, shape: shape.to_vec() })?;
+    pub fn array_f64(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: impl Iterator<Item = f64>,
+    ) -> Result<()> {
+        self.start(
+            name,
+            &Header {
+                dtype: Dtype::F64,
+                shape: shape.to_vec(),
+            },
+        )?;
         for value in values {
             self.write(&value.to_le_bytes())?;
         }
         Ok(())
+    }
+
+    /// Writes a text as an array of bytes.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn text(&mut self, name: &str, text: &str) -> Result<()> {
+        self.start(name, &Header { dtype: Dtype::U8, shape: vec![text.len()] })?;
+        self.write(text.as_bytes())
     }
 
     /// Closes the archive and gives it its name.
@@ -316,7 +399,10 @@ impl NpzWriter {
     /// # Errors
     /// If the file cannot be written.
     pub fn finish(self) -> Result<()> {
-        let mut writer = self.zip.finish().map_err(|error| Error::format(&self.part, error.to_string()))?;
+        let mut writer = self
+            .zip
+            .finish()
+            .map_err(|error| Error::format(&self.part, error.to_string()))?;
         writer.flush().map_err(Error::io(&self.part))?;
         drop(writer);
         fs_err::rename(&self.part, &self.path).map_err(Error::io(&self.path))
@@ -328,7 +414,10 @@ mod tests {
     use super::*;
 
     fn header(dtype: Dtype, shape: &[usize]) -> Header {
-        Header { dtype, shape: shape.to_vec() }
+        Header {
+            dtype,
+            shape: shape.to_vec(),
+        }
     }
 
     #[test]
@@ -375,7 +464,9 @@ mod tests {
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend((fortran.len() as u16).to_le_bytes());
         bytes.extend(fortran.as_bytes());
-        let message = read_header(&mut &bytes[..], Path::new("x"), "a").unwrap_err().to_string();
+        let message = read_header(&mut &bytes[..], Path::new("x"), "a")
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("column-major"), "{message}");
         assert!(read_header(&mut &bytes[..12], Path::new("x"), "a").is_err());
         assert!(read_header(&mut &b"PK\x03\x04aaaa"[..], Path::new("x"), "a").is_err());

@@ -55,7 +55,11 @@ impl Stats {
     /// If `rows` is not a whole number of vectors.
     pub fn push(&mut self, rows: &[f32]) -> Result<()> {
         if !rows.len().is_multiple_of(self.dim) {
-            return Err(Error::Input(format!("{} values are not rows of {}", rows.len(), self.dim)));
+            return Err(Error::Input(format!(
+                "{} values are not rows of {}",
+                rows.len(),
+                self.dim
+            )));
         }
         for row in rows.chunks_exact(self.dim) {
             self.pending.extend_from_slice(row);
@@ -72,7 +76,10 @@ impl Stats {
     /// If the vectors of the two have different widths.
     pub fn merge(&mut self, mut other: Self) -> Result<()> {
         if other.dim != self.dim {
-            return Err(Error::Input(format!("features are {} and {} wide", self.dim, other.dim)));
+            return Err(Error::Input(format!(
+                "features are {} and {} wide",
+                self.dim, other.dim
+            )));
         }
         self.flush();
         other.flush();
@@ -87,7 +94,10 @@ impl Stats {
     pub fn finish(mut self) -> Result<Gaussian> {
         self.flush();
         if self.count < 2 {
-            return Err(Error::Input(format!("a covariance needs two images or more, not {}", self.count)));
+            return Err(Error::Input(format!(
+                "a covariance needs two images or more, not {}",
+                self.count
+            )));
         }
         let scale = 1.0 / (self.count as f64 - 1.0);
         let sigma = &self.scatter * faer::Scale(scale);
@@ -108,11 +118,20 @@ impl Stats {
         for sum in &mut mean {
             *sum /= rows as f64;
         }
-        let centred = Mat::from_fn(rows, self.dim, |i, j| f64::from(self.pending[i * self.dim + j]) - mean[j]);
+        let centred = Mat::from_fn(rows, self.dim, |i, j| {
+            f64::from(self.pending[i * self.dim + j]) - mean[j]
+        });
         self.pending.clear();
         let mut scatter = Mat::zeros(self.dim, self.dim);
         let par = Par::rayon(0);
-        matmul(scatter.as_mut(), Accum::Replace, centred.transpose(), centred.as_ref(), 1.0, par);
+        matmul(
+            scatter.as_mut(),
+            Accum::Replace,
+            centred.transpose(),
+            centred.as_ref(),
+            1.0,
+            par,
+        );
         self.merge_moments(rows as u64, &mean, &scatter);
     }
 
@@ -152,7 +171,9 @@ mod tests {
 
     #[test]
     fn halves_merge_into_the_whole() {
-        let rows: Vec<f32> = (0..700 * 5).map(|i| ((i * 37 % 101) as f32).sin() + 3.0).collect();
+        let rows: Vec<f32> = (0..700 * 5)
+            .map(|i| ((i * 37 % 101) as f32).sin() + 3.0)
+            .collect();
         let mut whole = Stats::new(5);
         whole.push(&rows).unwrap();
         let (mut left, mut right) = (Stats::new(5), Stats::new(5));

@@ -23,23 +23,59 @@ pub struct Geometry {
 }
 
 /// 1x1.
-pub const POINT: Geometry = Geometry { kernel: (1, 1), stride: 1, padding: (0, 0) };
+pub const POINT: Geometry = Geometry {
+    kernel: (1, 1),
+    stride: 1,
+    padding: (0, 0),
+};
 /// 3x3 without padding.
-pub const VALID3: Geometry = Geometry { kernel: (3, 3), stride: 1, padding: (0, 0) };
+pub const VALID3: Geometry = Geometry {
+    kernel: (3, 3),
+    stride: 1,
+    padding: (0, 0),
+};
 /// 3x3 that keeps the size.
-pub const SAME3: Geometry = Geometry { kernel: (3, 3), stride: 1, padding: (1, 1) };
+pub const SAME3: Geometry = Geometry {
+    kernel: (3, 3),
+    stride: 1,
+    padding: (1, 1),
+};
 /// 3x3 that halves the size.
-pub const HALVE3: Geometry = Geometry { kernel: (3, 3), stride: 2, padding: (0, 0) };
+pub const HALVE3: Geometry = Geometry {
+    kernel: (3, 3),
+    stride: 2,
+    padding: (0, 0),
+};
 /// 5x5 that keeps the size.
-pub const SAME5: Geometry = Geometry { kernel: (5, 5), stride: 1, padding: (2, 2) };
+pub const SAME5: Geometry = Geometry {
+    kernel: (5, 5),
+    stride: 1,
+    padding: (2, 2),
+};
 /// 1x7 that keeps the size.
-pub const ROW7: Geometry = Geometry { kernel: (1, 7), stride: 1, padding: (0, 3) };
+pub const ROW7: Geometry = Geometry {
+    kernel: (1, 7),
+    stride: 1,
+    padding: (0, 3),
+};
 /// 7x1 that keeps the size.
-pub const COLUMN7: Geometry = Geometry { kernel: (7, 1), stride: 1, padding: (3, 0) };
+pub const COLUMN7: Geometry = Geometry {
+    kernel: (7, 1),
+    stride: 1,
+    padding: (3, 0),
+};
 /// 1x3 that keeps the size.
-pub const ROW3: Geometry = Geometry { kernel: (1, 3), stride: 1, padding: (0, 1) };
+pub const ROW3: Geometry = Geometry {
+    kernel: (1, 3),
+    stride: 1,
+    padding: (0, 1),
+};
 /// 3x1 that keeps the size.
-pub const COLUMN3: Geometry = Geometry { kernel: (3, 1), stride: 1, padding: (1, 0) };
+pub const COLUMN3: Geometry = Geometry {
+    kernel: (3, 1),
+    stride: 1,
+    padding: (1, 0),
+};
 
 /// Convolution, batch norm and ReLU as one convolution: the norm is folded into the weights, in f64.
 ///
@@ -75,7 +111,11 @@ pub fn conv_bn(
 /// # Errors
 /// If the input does not fit.
 pub fn conv_relu(conv: &Conv2d, input: &FeatureMap, next: Padding) -> Result<FeatureMap> {
-    let output = Output { padding: next, activation: Activation::Relu, residual: None };
+    let output = Output {
+        padding: next,
+        activation: Activation::Relu,
+        residual: None,
+    };
     Ok(conv.forward(input, output)?)
 }
 
@@ -97,7 +137,13 @@ impl Branch {
         let mut channels = inputs;
         let mut chain = Vec::with_capacity(layers.len());
         for &(name, outputs, geometry) in layers {
-            chain.push(conv_bn(source, &format!("{block}.{name}"), channels, outputs, geometry)?);
+            chain.push(conv_bn(
+                source,
+                &format!("{block}.{name}"),
+                channels,
+                outputs,
+                geometry,
+            )?);
             channels = outputs;
         }
         Ok(Self { chain, split: None })
@@ -125,7 +171,11 @@ impl Branch {
 
     /// The outputs of the last layer or layers, in channel order.
     fn forward(&self, input: &FeatureMap) -> Result<Vec<FeatureMap>> {
-        let after_chain = if self.split.is_some() { Padding::ONE } else { Padding::NONE };
+        let after_chain = if self.split.is_some() {
+            Padding::ONE
+        } else {
+            Padding::NONE
+        };
         let mut current: Option<FeatureMap> = None;
         for (i, conv) in self.chain.iter().enumerate() {
             let next = self.chain.get(i + 1).map_or(after_chain, Conv2d::padding);
@@ -134,7 +184,10 @@ impl Branch {
         let current = current.ok_or_else(|| Error::Input("a branch has no layer".into()))?;
         match &self.split {
             None => Ok(vec![current]),
-            Some(sides) => sides.iter().map(|conv| conv_relu(conv, &current, Padding::NONE)).collect(),
+            Some(sides) => sides
+                .iter()
+                .map(|conv| conv_relu(conv, &current, Padding::NONE))
+                .collect(),
         }
     }
 }
@@ -194,7 +247,10 @@ fn concatenate(parts: &[FeatureMap]) -> FeatureMap {
         let mut first = 0;
         for part in parts {
             let width = part.shape()[3];
-            for (to, from) in row.chunks_exact_mut(channels).zip(part.row(n, y).chunks_exact(width)) {
+            for (to, from) in row
+                .chunks_exact_mut(channels)
+                .zip(part.row(n, y).chunks_exact(width))
+            {
                 to[first..first + width].copy_from_slice(from);
             }
             first += width;
@@ -216,11 +272,18 @@ pub fn max_pool(input: &FeatureMap, stride: usize, padding: usize) -> FeatureMap
 
 /// 3x3 average of stride 1 and padding 1, over the pixels inside the map.
 fn average_pool(input: &FeatureMap) -> FeatureMap {
-    pool(input, 1, 1, 0.0, |a, b| a + b, |pixel, covered| {
-        for value in pixel {
-            *value /= covered as f32;
-        }
-    })
+    pool(
+        input,
+        1,
+        1,
+        0.0,
+        |a, b| a + b,
+        |pixel, covered| {
+            for value in pixel {
+                *value /= covered as f32;
+            }
+        },
+    )
 }
 
 fn pool(

@@ -10,8 +10,7 @@ use super::weights::{PUBLISHED_SHA256, hex, sha256_of};
 use crate::error::{Error, Result};
 
 /// The file that pytorch-fid publishes.
-pub const URL: &str =
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth";
+pub const URL: &str = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth";
 /// Its length in bytes.
 pub const SIZE: u64 = 95_628_359;
 const FILE_NAME: &str = "pt_inception-2015-12-05-6726825d.pth";
@@ -40,24 +39,39 @@ fn cache_folder() -> PathBuf {
 }
 
 fn fetch(url: &str, path: &Path) -> Result<()> {
-    let failed = |reason: String| Error::Download { url: url.to_owned(), reason };
+    let failed = |reason: String| Error::Download {
+        url: url.to_owned(),
+        reason,
+    };
     let client = reqwest::blocking::Client::builder()
         .connect_timeout(Duration::from_secs(15))
         .timeout(Duration::from_secs(1800))
         .build()
         .map_err(|error| failed(chain(&error)))?;
-    let response = client.get(url).send().and_then(reqwest::blocking::Response::error_for_status);
-    let bytes = response.and_then(reqwest::blocking::Response::bytes).map_err(|error| failed(chain(&error)))?;
+    let response = client
+        .get(url)
+        .send()
+        .and_then(reqwest::blocking::Response::error_for_status);
+    let bytes = response
+        .and_then(reqwest::blocking::Response::bytes)
+        .map_err(|error| failed(chain(&error)))?;
     if bytes.len() as u64 != SIZE {
-        return Err(failed(format!("{} bytes came, {SIZE} were expected", bytes.len())));
+        return Err(failed(format!(
+            "{} bytes came, {SIZE} were expected",
+            bytes.len()
+        )));
     }
     let sha256 = hex(&Sha256::digest(&bytes));
     if sha256 != PUBLISHED_SHA256 {
-        return Err(failed(format!("its SHA-256 is {sha256}, {PUBLISHED_SHA256} was expected")));
+        return Err(failed(format!(
+            "its SHA-256 is {sha256}, {PUBLISHED_SHA256} was expected"
+        )));
     }
     let part = path.with_extension("part");
     let mut file = fs_err::File::create(&part).map_err(Error::io(&part))?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(Error::io(&part))?;
+    file.write_all(&bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io(&part))?;
     fs_err::rename(&part, path).map_err(Error::io(path))
 }
 
@@ -79,8 +93,13 @@ mod tests {
     #[test]
     fn without_a_network_the_error_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        let message = fetch("http://127.0.0.1:1/weights.pth", &folder.path().join("w")).unwrap_err().to_string();
-        assert!(message.contains("--inception FILE") && message.contains("127.0.0.1"), "{message}");
+        let message = fetch("http://127.0.0.1:1/weights.pth", &folder.path().join("w"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("--inception FILE") && message.contains("127.0.0.1"),
+            "{message}"
+        );
         assert!(!folder.path().join("w").exists());
     }
 }

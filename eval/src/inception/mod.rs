@@ -13,8 +13,8 @@ use preprocess::nn::{Conv2d, FeatureMap, Padding};
 
 use crate::error::{Error, Result};
 use blocks::{
-    Block, Branch, COLUMN3, COLUMN7, HALVE3, POINT, Pool, ROW3, ROW7, SAME3, SAME5, TensorSource, VALID3, conv_bn,
-    conv_relu, max_pool,
+    Block, Branch, COLUMN3, COLUMN7, HALVE3, POINT, Pool, ROW3, ROW7, SAME3, SAME5, TensorSource, VALID3,
+    conv_bn, conv_relu, max_pool,
 };
 
 /// Width of the pool features (the 8 x 8 average before the classifier).
@@ -77,7 +77,11 @@ impl Inception {
         let classifier = source("fc.weight", &[CLASSES, POOL_FEATURES])?;
         // Part of the file, though no metric uses it.
         source("fc.bias", &[CLASSES])?;
-        Ok(Self { stem, mixed, classifier })
+        Ok(Self {
+            stem,
+            mixed,
+            classifier,
+        })
     }
 
     /// Features of `images`, of any size.
@@ -96,7 +100,11 @@ impl Inception {
         let mut x = FeatureMap::from_nchw(&input, [images.len(), 3, side, side], Padding::NONE)?;
         for (i, conv) in self.stem.iter().enumerate() {
             // Maximum pools follow the third and the fifth convolution.
-            let next = self.stem.get(i + 1).filter(|_| i != 2).map_or(Padding::NONE, Conv2d::padding);
+            let next = self
+                .stem
+                .get(i + 1)
+                .filter(|_| i != 2)
+                .map_or(Padding::NONE, Conv2d::padding);
             x = conv_relu(conv, &x, next)?;
             if i == 2 || i == 4 {
                 x = max_pool(&x, 2, 0);
@@ -111,7 +119,11 @@ impl Inception {
         }
         let pool = spatial_mean(&x);
         let logits = self.logits(&pool);
-        Ok(Features { pool, spatial, logits })
+        Ok(Features {
+            pool,
+            spatial,
+            logits,
+        })
     }
 
     /// `pool [B, 2048]` times the classifier, `[B, 1008]`.
@@ -127,7 +139,10 @@ impl Inception {
             1.0,
             Par::rayon(0),
         );
-        (0..batch).flat_map(|b| (0..CLASSES).map(move |c| (c, b))).map(|index| logits[index]).collect()
+        (0..batch)
+            .flat_map(|b| (0..CLASSES).map(move |c| (c, b)))
+            .map(|index| logits[index])
+            .collect()
     }
 }
 
@@ -169,12 +184,21 @@ fn block_a(s: &mut TensorSource<'_>, name: &str, inputs: usize, pool: usize) -> 
     Ok(Block {
         branches: vec![
             Branch::new(s, name, inputs, &[("branch1x1", 64, POINT)])?,
-            Branch::new(s, name, inputs, &[("branch5x5_1", 48, POINT), ("branch5x5_2", 64, SAME5)])?,
             Branch::new(
                 s,
                 name,
                 inputs,
-                &[("branch3x3dbl_1", 64, POINT), ("branch3x3dbl_2", 96, SAME3), ("branch3x3dbl_3", 96, SAME3)],
+                &[("branch5x5_1", 48, POINT), ("branch5x5_2", 64, SAME5)],
+            )?,
+            Branch::new(
+                s,
+                name,
+                inputs,
+                &[
+                    ("branch3x3dbl_1", 64, POINT),
+                    ("branch3x3dbl_2", 96, SAME3),
+                    ("branch3x3dbl_3", 96, SAME3),
+                ],
             )?,
         ],
         pool: Pool::Average,
@@ -191,7 +215,11 @@ fn block_b(s: &mut TensorSource<'_>, name: &str, inputs: usize) -> Result<Block>
                 s,
                 name,
                 inputs,
-                &[("branch3x3dbl_1", 64, POINT), ("branch3x3dbl_2", 96, SAME3), ("branch3x3dbl_3", 96, HALVE3)],
+                &[
+                    ("branch3x3dbl_1", 64, POINT),
+                    ("branch3x3dbl_2", 96, SAME3),
+                    ("branch3x3dbl_3", 96, HALVE3),
+                ],
             )?,
         ],
         pool: Pool::HalvingMaximum,
@@ -208,7 +236,11 @@ fn block_c(s: &mut TensorSource<'_>, name: &str, c7: usize) -> Result<Block> {
                 s,
                 name,
                 768,
-                &[("branch7x7_1", c7, POINT), ("branch7x7_2", c7, ROW7), ("branch7x7_3", 192, COLUMN7)],
+                &[
+                    ("branch7x7_1", c7, POINT),
+                    ("branch7x7_2", c7, ROW7),
+                    ("branch7x7_3", 192, COLUMN7),
+                ],
             )?,
             Branch::new(
                 s,
@@ -232,7 +264,12 @@ fn block_c(s: &mut TensorSource<'_>, name: &str, c7: usize) -> Result<Block> {
 fn block_d(s: &mut TensorSource<'_>, name: &str) -> Result<Block> {
     Ok(Block {
         branches: vec![
-            Branch::new(s, name, 768, &[("branch3x3_1", 192, POINT), ("branch3x3_2", 320, HALVE3)])?,
+            Branch::new(
+                s,
+                name,
+                768,
+                &[("branch3x3_1", 192, POINT), ("branch3x3_2", 320, HALVE3)],
+            )?,
             Branch::new(
                 s,
                 name,
@@ -318,14 +355,19 @@ mod tests {
         assert_eq!(floats, 23_885_392);
 
         let image = resize::tests::test_image(256, 256);
-        let features = network.features(&[image.clone(), resize::tests::test_image(64, 48), image]).unwrap();
+        let features = network
+            .features(&[image.clone(), resize::tests::test_image(64, 48), image])
+            .unwrap();
         let pool = &features.pool[2 * POOL_FEATURES..];
         assert_near(pool, &[0.154_627, 2.932_728, 0.643_626, 0.079_454]);
         assert_near(&pool[2046..], &[2.369_501, 2.701_112]);
         assert!((mean(pool) - 1.248_610_94).abs() < 1e-5);
 
         let spatial = &features.spatial[..SPATIAL_FEATURES];
-        assert_near(spatial, &[2.587_758, 0.0, 3.029_583, 0.0, 0.404_937, 0.0, 0.0, 2.071_166]);
+        assert_near(
+            spatial,
+            &[2.587_758, 0.0, 3.029_583, 0.0, 0.404_937, 0.0, 0.0, 2.071_166],
+        );
         assert_near(&spatial[1000..], &[0.0, 2.244_069, 0.0, 4.621_697]);
         assert_near(&spatial[2020..], &[0.104_159, 0.451_057, 0.0]);
         assert!((mean(spatial) - 0.969_711_94).abs() < 1e-5);

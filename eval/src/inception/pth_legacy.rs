@@ -95,7 +95,11 @@ fn parse(bytes: &[u8]) -> std::result::Result<Tensors, String> {
     }
     match stream.pickle()? {
         Value::Int(PROTOCOL) => {}
-        other => return Err(format!("legacy protocol {other:?} is not known; {PROTOCOL} was expected")),
+        other => {
+            return Err(format!(
+                "legacy protocol {other:?} is not known; {PROTOCOL} was expected"
+            ));
+        }
     }
     stream.pickle()?;
     let Value::Dict(entries) = stream.pickle()? else {
@@ -111,14 +115,23 @@ fn parse(bytes: &[u8]) -> std::result::Result<Tensors, String> {
     let Value::List(keys) = stream.pickle()? else {
         return Err("the list of storages is missing".into());
     };
-    let elements: HashMap<&str, Element> =
-        views.iter().map(|(_, view)| (view.storage.key.as_str(), view.storage.element)).collect();
+    let elements: HashMap<&str, Element> = views
+        .iter()
+        .map(|(_, view)| (view.storage.key.as_str(), view.storage.element))
+        .collect();
     let mut storages = HashMap::new();
     for key in keys {
-        let Value::Text(key) = key else { return Err("a storage's key is not text".into()) };
-        let element = *elements.get(key.as_str()).ok_or_else(|| format!("storage `{key}` belongs to no tensor"))?;
-        let count = usize::try_from(i64::from_le_bytes(stream.array()?)).map_err(|_| "negative storage size")?;
-        let size = count.checked_mul(element.size()).ok_or("a storage is impossibly large")?;
+        let Value::Text(key) = key else {
+            return Err("a storage's key is not text".into());
+        };
+        let element = *elements
+            .get(key.as_str())
+            .ok_or_else(|| format!("storage `{key}` belongs to no tensor"))?;
+        let count =
+            usize::try_from(i64::from_le_bytes(stream.array()?)).map_err(|_| "negative storage size")?;
+        let size = count
+            .checked_mul(element.size())
+            .ok_or("a storage is impossibly large")?;
         storages.insert(key, stream.take(size)?);
     }
     views
@@ -127,7 +140,9 @@ fn parse(bytes: &[u8]) -> std::result::Result<Tensors, String> {
             let storage = storages
                 .get(&view.storage.key)
                 .ok_or_else(|| format!("tensor `{name}` refers to a storage that is not there"))?;
-            let values = view.values(storage).ok_or_else(|| format!("tensor `{name}` reaches beyond its storage"))?;
+            let values = view
+                .values(storage)
+                .ok_or_else(|| format!("tensor `{name}` reaches beyond its storage"))?;
             Ok((name, (view.shape, values)))
         })
         .collect()
@@ -137,7 +152,10 @@ impl TensorView {
     /// The values in row-major order, or nothing if the view leaves its storage.
     fn values(&self, storage: &[u8]) -> Option<Vec<f32>> {
         let available = storage.len() / self.storage.element.size();
-        let count = self.shape.iter().try_fold(1_usize, |count, &dim| count.checked_mul(dim))?;
+        let count = self
+            .shape
+            .iter()
+            .try_fold(1_usize, |count, &dim| count.checked_mul(dim))?;
         if count == 0 {
             return Some(Vec::new());
         }
@@ -152,7 +170,12 @@ impl TensorView {
         let mut index = vec![0; self.shape.len()];
         let mut values = Vec::with_capacity(count);
         for _ in 0..count {
-            let at = self.offset + index.iter().zip(&self.strides).map(|(i, stride)| i * stride).sum::<usize>();
+            let at = self.offset
+                + index
+                    .iter()
+                    .zip(&self.strides)
+                    .map(|(i, stride)| i * stride)
+                    .sum::<usize>();
             values.push(element_at(storage, self.storage.element, at));
             for axis in (0..index.len()).rev() {
                 index[axis] += 1;
@@ -186,7 +209,10 @@ struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     fn take(&mut self, count: usize) -> std::result::Result<&'a [u8], String> {
-        let end = self.position.checked_add(count).filter(|end| *end <= self.bytes.len());
+        let end = self
+            .position
+            .checked_add(count)
+            .filter(|end| *end <= self.bytes.len());
         let end = end.ok_or_else(|| format!("cut short at byte {}", self.position))?;
         let taken = &self.bytes[self.position..end];
         self.position = end;
@@ -205,14 +231,19 @@ impl<'a> Stream<'a> {
 
     fn line(&mut self) -> std::result::Result<String, String> {
         let rest = &self.bytes[self.position..];
-        let length = rest.iter().position(|byte| *byte == b'\n').ok_or("cut short in a name")?;
+        let length = rest
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .ok_or("cut short in a name")?;
         let text = String::from_utf8_lossy(self.take(length)?).into_owned();
         self.take(1)?;
         Ok(text)
     }
 
     fn text(&mut self, length: usize) -> std::result::Result<Value, String> {
-        Ok(Value::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
+        Ok(Value::Text(
+            String::from_utf8_lossy(self.take(length)?).into_owned(),
+        ))
     }
 
     /// Interprets one pickle (protocols 2 to 4, the operations that state dicts use).
@@ -262,7 +293,10 @@ impl<'a> Stream<'a> {
                 b't' => Value::Tuple(pop_to_mark(&mut stack)?),
                 count @ 0x85..=0x87 => {
                     let items = usize::from(count - 0x84);
-                    let first = stack.len().checked_sub(items).ok_or("a pickle takes from an empty stack")?;
+                    let first = stack
+                        .len()
+                        .checked_sub(items)
+                        .ok_or("a pickle takes from an empty stack")?;
                     Value::Tuple(stack.split_off(first))
                 }
                 b'c' => Value::Global(format!("{}.{}", self.line()?, self.line()?)),
@@ -316,11 +350,18 @@ impl<'a> Stream<'a> {
                     continue;
                 }
                 fetch @ (b'h' | b'j') => {
-                    let index =
-                        if fetch == b'h' { self.byte()?.into() } else { u32::from_le_bytes(self.array()?) };
+                    let index = if fetch == b'h' {
+                        self.byte()?.into()
+                    } else {
+                        u32::from_le_bytes(self.array()?)
+                    };
                     memo.get(&index).cloned().ok_or("a pickle refers to nothing")?
                 }
-                other => return Err(format!("pickle operation {other:#04x} at byte {start} is not accepted")),
+                other => {
+                    return Err(format!(
+                        "pickle operation {other:#04x} at byte {start} is not accepted"
+                    ));
+                }
             };
             stack.push(value);
         }
@@ -328,11 +369,16 @@ impl<'a> Stream<'a> {
 }
 
 fn pop(stack: &mut Vec<Value>) -> std::result::Result<Value, String> {
-    stack.pop().ok_or_else(|| "a pickle takes from an empty stack".to_owned())
+    stack
+        .pop()
+        .ok_or_else(|| "a pickle takes from an empty stack".to_owned())
 }
 
 fn pop_to_mark(stack: &mut Vec<Value>) -> std::result::Result<Vec<Value>, String> {
-    let mark = stack.iter().rposition(|value| matches!(value, Value::Mark)).ok_or("a pickle's mark is missing")?;
+    let mark = stack
+        .iter()
+        .rposition(|value| matches!(value, Value::Mark))
+        .ok_or("a pickle's mark is missing")?;
     let items = stack.split_off(mark + 1);
     stack.pop();
     Ok(items)
@@ -342,14 +388,20 @@ fn long(bytes: &[u8]) -> Value {
     if bytes.len() > 8 {
         return Value::Long(bytes.to_vec());
     }
-    let fill = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
+    let fill = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) {
+        0xff
+    } else {
+        0
+    };
     let mut word = [fill; 8];
     word[..bytes.len()].copy_from_slice(bytes);
     Value::Int(i64::from_le_bytes(word))
 }
 
 fn set_items(stack: &mut [Value], items: Vec<Value>) -> std::result::Result<(), String> {
-    let Some(Value::Dict(entries)) = stack.last_mut() else { return Err("items are set on no dict".into()) };
+    let Some(Value::Dict(entries)) = stack.last_mut() else {
+        return Err("items are set on no dict".into());
+    };
     let mut items = items.into_iter();
     while let (Some(key), Some(value)) = (items.next(), items.next()) {
         entries.push((key, value));
@@ -358,21 +410,29 @@ fn set_items(stack: &mut [Value], items: Vec<Value>) -> std::result::Result<(), 
 }
 
 fn append(stack: &mut [Value], items: Vec<Value>) -> std::result::Result<(), String> {
-    let Some(Value::List(list)) = stack.last_mut() else { return Err("items are appended to no list".into()) };
+    let Some(Value::List(list)) = stack.last_mut() else {
+        return Err("items are appended to no list".into());
+    };
     list.extend(items);
     Ok(())
 }
 
 /// `('storage', class, key, device, count, view)`.
 fn storage(id: Value) -> std::result::Result<Value, String> {
-    let Value::Tuple(parts) = id else { return Err("a storage's id is not a tuple".into()) };
+    let Value::Tuple(parts) = id else {
+        return Err("a storage's id is not a tuple".into());
+    };
     match &parts[..] {
         [Value::Text(kind), Value::Global(class), Value::Text(key), ..] if kind == "storage" => {
-            let element = Element::of_storage(class).ok_or_else(|| format!("storages of `{class}` are not read"))?;
+            let element =
+                Element::of_storage(class).ok_or_else(|| format!("storages of `{class}` are not read"))?;
             if parts.get(5).is_some_and(|view| !matches!(view, Value::None)) {
                 return Err("views of storages are not read".into());
             }
-            Ok(Value::Storage(Storage { element, key: key.clone() }))
+            Ok(Value::Storage(Storage {
+                element,
+                key: key.clone(),
+            }))
         }
         _ => Err("a storage's id is not understood".into()),
     }
@@ -386,22 +446,26 @@ fn construct(function: Value, arguments: Value) -> std::result::Result<Value, St
         "collections.OrderedDict" => Ok(Value::Dict(Vec::new())),
         "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => tensor(&arguments),
         "torch._utils._rebuild_parameter" if !arguments.is_empty() => Ok(arguments.swap_remove(0)),
-        other => Err(format!("the file calls `{other}`, which no state dict of weights needs; it is not executed")),
+        other => Err(format!(
+            "the file calls `{other}`, which no state dict of weights needs; it is not executed"
+        )),
     }
 }
 
 fn tensor(arguments: &[Value]) -> std::result::Result<Value, String> {
     match arguments {
-        [Value::Storage(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..]
-            if shape.len() == strides.len() =>
-        {
-            Ok(Value::Tensor(TensorView {
-                storage: storage.clone(),
-                offset: usize::try_from(*offset).map_err(|_| "a tensor's offset is negative")?,
-                shape: sizes(shape)?,
-                strides: sizes(strides)?,
-            }))
-        }
+        [
+            Value::Storage(storage),
+            Value::Int(offset),
+            Value::Tuple(shape),
+            Value::Tuple(strides),
+            ..,
+        ] if shape.len() == strides.len() => Ok(Value::Tensor(TensorView {
+            storage: storage.clone(),
+            offset: usize::try_from(*offset).map_err(|_| "a tensor's offset is negative")?,
+            shape: sizes(shape)?,
+            strides: sizes(strides)?,
+        })),
         _ => Err("a tensor's description is not understood".into()),
     }
 }
@@ -469,7 +533,12 @@ mod tests {
     #[test]
     fn foreign_functions_are_not_executed() {
         let call = b"\x80\x02cposix\nsystem\nX\x02\x00\x00\x00ls\x85R.";
-        let message = Stream { bytes: call, position: 0 }.pickle().unwrap_err();
+        let message = Stream {
+            bytes: call,
+            position: 0,
+        }
+        .pickle()
+        .unwrap_err();
         assert!(message.contains("posix.system"), "{message}");
     }
 }

@@ -36,7 +36,9 @@ impl FromStr for WeightSource {
         match text.split_once(':') {
             _ if text == "auto" => Ok(Self::Auto),
             Some(("random", seed)) => {
-                let seed = seed.parse().map_err(|_| format!("`{seed}` is not a seed; write random:0"))?;
+                let seed = seed
+                    .parse()
+                    .map_err(|_| format!("`{seed}` is not a seed; write random:0"))?;
                 Ok(Self::Random(seed))
             }
             _ if text.is_empty() || text == "random" => {
@@ -64,9 +66,11 @@ impl WeightSource {
     /// If the file cannot be fetched or read, or is not this network.
     pub fn load(&self) -> Result<LoadedInception> {
         match self {
-            Self::Random(seed) => {
-                Ok(LoadedInception { network: random(*seed)?, id: format!("random:{seed}"), comparable: false })
-            }
+            Self::Random(seed) => Ok(LoadedInception {
+                network: random(*seed)?,
+                id: format!("random:{seed}"),
+                comparable: false,
+            }),
             Self::File(path) => from_file(path),
             Self::Auto => from_file(&download::published_file()?),
         }
@@ -77,15 +81,25 @@ fn from_file(path: &Path) -> Result<LoadedInception> {
     let sha256 = sha256_of(path)?;
     let mut tensors = read_tensors(path)?;
     let network = Inception::new(&mut |name, shape| {
-        let (found, values) = tensors
-            .remove(name)
-            .ok_or_else(|| Error::format(path, format!("no tensor `{name}`: this is not the FID Inception network")))?;
+        let (found, values) = tensors.remove(name).ok_or_else(|| {
+            Error::format(
+                path,
+                format!("no tensor `{name}`: this is not the FID Inception network"),
+            )
+        })?;
         if found != shape {
-            return Err(Error::format(path, format!("tensor `{name}` is {found:?}, the network needs {shape:?}")));
+            return Err(Error::format(
+                path,
+                format!("tensor `{name}` is {found:?}, the network needs {shape:?}"),
+            ));
         }
         Ok(values)
     })?;
-    Ok(LoadedInception { network, comparable: sha256 == PUBLISHED_SHA256, id: format!("sha256:{sha256}") })
+    Ok(LoadedInception {
+        network,
+        comparable: sha256 == PUBLISHED_SHA256,
+        id: format!("sha256:{sha256}"),
+    })
 }
 
 /// All float tensors of a weights file, whatever its format.
@@ -95,12 +109,15 @@ fn from_file(path: &Path) -> Result<LoadedInception> {
 pub fn read_tensors(path: &Path) -> Result<Tensors> {
     let mut start = Vec::new();
     File::open(path)
-        .and_then(|file| Ok(file.take(16).read_to_end(&mut start)?))
+        .and_then(|file| file.take(16).read_to_end(&mut start))
         .map_err(Error::io(path))?;
     if start.starts_with(b"PK\x03\x04") {
         return flatten(candle_core::pickle::read_all(path)?);
     }
-    if start.starts_with(&[0x80]) && start.get(1).is_some_and(|version| *version < 6) && start.get(2) != Some(&0) {
+    if start.starts_with(&[0x80])
+        && start.get(1).is_some_and(|version| *version < 6)
+        && start.get(2) != Some(&0)
+    {
         return pth_legacy::read(path);
     }
     if start.get(8) == Some(&b'{') {
@@ -113,7 +130,10 @@ fn flatten(tensors: impl IntoIterator<Item = (String, candle_core::Tensor)>) -> 
     let mut flat = Tensors::new();
     for (name, tensor) in tensors {
         let shape = tensor.dims().to_vec();
-        let values = tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
+        let values = tensor
+            .to_dtype(candle_core::DType::F32)?
+            .flatten_all()?
+            .to_vec1()?;
         flat.insert(name, (shape, values));
     }
     Ok(flat)
@@ -178,7 +198,10 @@ mod tests {
         let path = folder.path().join("weights.pth");
         fs_err::write(&path, b"hello, this is text").unwrap();
         let message = WeightSource::File(path.clone()).load().err().unwrap().to_string();
-        assert!(message.contains("weights.pth") && message.contains("neither"), "{message}");
+        assert!(
+            message.contains("weights.pth") && message.contains("neither"),
+            "{message}"
+        );
         fs_err::remove_file(&path).unwrap();
         assert!(WeightSource::File(path).load().is_err());
     }
@@ -187,7 +210,8 @@ mod tests {
     fn a_safetensors_file_without_the_tensors_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
-        let tensor = candle_core::Tensor::zeros((2, 3), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let tensor =
+            candle_core::Tensor::zeros((2, 3), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
         candle_core::safetensors::save(&HashMap::from([("fc.weight", tensor)]), &path).unwrap();
         assert_eq!(read_tensors(&path).unwrap()["fc.weight"].0, [2, 3]);
         let message = WeightSource::File(path).load().err().unwrap().to_string();

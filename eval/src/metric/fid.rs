@@ -21,13 +21,20 @@ pub fn frechet_distance(first: &Gaussian, second: &Gaussian) -> Result<f64> {
             second.mu.len()
         )));
     }
-    let means: f64 = first.mu.iter().zip(&second.mu).map(|(a, b)| (a - b) * (a - b)).sum();
+    let means: f64 = first
+        .mu
+        .iter()
+        .zip(&second.mu)
+        .map(|(a, b)| (a - b) * (a - b))
+        .sum();
     let traces = trace(&first.sigma) + trace(&second.sigma);
     let distance = means + traces - 2.0 * trace_of_root_of_product(&first.sigma, &second.sigma)?;
     if distance.is_finite() {
         Ok(distance)
     } else {
-        Err(Error::Numeric("the Frechet distance is not finite: look for infinite features".into()))
+        Err(Error::Numeric(
+            "the Frechet distance is not finite: look for infinite features".into(),
+        ))
     }
 }
 
@@ -42,8 +49,17 @@ fn trace_of_root_of_product(a: &Mat<f64>, b: &Mat<f64>) -> Result<f64> {
     let mut half = Mat::zeros(a.nrows(), a.ncols());
     matmul(half.as_mut(), Accum::Replace, root.as_ref(), b.as_ref(), 1.0, par);
     let mut product = Mat::zeros(a.nrows(), a.ncols());
-    matmul(product.as_mut(), Accum::Replace, half.as_ref(), root.as_ref(), 1.0, par);
-    let eigenvalues = product.self_adjoint_eigenvalues(Side::Lower).map_err(no_convergence)?;
+    matmul(
+        product.as_mut(),
+        Accum::Replace,
+        half.as_ref(),
+        root.as_ref(),
+        1.0,
+        par,
+    );
+    let eigenvalues = product
+        .self_adjoint_eigenvalues(Side::Lower)
+        .map_err(no_convergence)?;
     Ok(eigenvalues.iter().map(|value| value.max(0.0).sqrt()).sum())
 }
 
@@ -52,15 +68,25 @@ fn symmetric_root(matrix: &Mat<f64>) -> Result<Mat<f64>> {
     let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(no_convergence)?;
     let vectors = eigen.U();
     let values = eigen.S().column_vector();
-    let scaled =
-        Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt());
+    let scaled = Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| {
+        vectors[(i, j)] * values[j].max(0.0).sqrt()
+    });
     let mut root = Mat::zeros(matrix.nrows(), matrix.ncols());
-    matmul(root.as_mut(), Accum::Replace, scaled.as_ref(), vectors.transpose(), 1.0, Par::rayon(0));
+    matmul(
+        root.as_mut(),
+        Accum::Replace,
+        scaled.as_ref(),
+        vectors.transpose(),
+        1.0,
+        Par::rayon(0),
+    );
     Ok(root)
 }
 
 fn no_convergence(error: impl std::fmt::Debug) -> Error {
-    Error::Numeric(format!("the eigenvalues of a covariance could not be found ({error:?}): look for infinite features"))
+    Error::Numeric(format!(
+        "the eigenvalues of a covariance could not be found ({error:?}): look for infinite features"
+    ))
 }
 
 #[cfg(test)]
@@ -71,9 +97,14 @@ mod tests {
     /// Statistics straight in f64, as the golden numbers were made.
     fn gaussian(rows: &[f64]) -> Gaussian {
         let n = rows.len() / 8;
-        let mu: Vec<f64> = (0..8).map(|j| (0..n).map(|i| rows[i * 8 + j]).sum::<f64>() / n as f64).collect();
+        let mu: Vec<f64> = (0..8)
+            .map(|j| (0..n).map(|i| rows[i * 8 + j]).sum::<f64>() / n as f64)
+            .collect();
         let sigma = Mat::from_fn(8, 8, |a, b| {
-            (0..n).map(|i| (rows[i * 8 + a] - mu[a]) * (rows[i * 8 + b] - mu[b])).sum::<f64>() / (n as f64 - 1.0)
+            (0..n)
+                .map(|i| (rows[i * 8 + a] - mu[a]) * (rows[i * 8 + b] - mu[b]))
+                .sum::<f64>()
+                / (n as f64 - 1.0)
         });
         Gaussian { mu, sigma }
     }
@@ -102,7 +133,10 @@ mod tests {
     #[test]
     fn different_widths_and_infinite_features_are_refused() {
         let x = gaussian(&golden::x(64));
-        let narrow = Gaussian { mu: vec![0.0; 2], sigma: Mat::zeros(2, 2) };
+        let narrow = Gaussian {
+            mu: vec![0.0; 2],
+            sigma: Mat::zeros(2, 2),
+        };
         assert!(frechet_distance(&x, &narrow).is_err());
         let mut infinite = x.clone();
         infinite.mu[0] = f64::INFINITY;

@@ -14,15 +14,21 @@ pub const SPLIT_SIZE: usize = 5000;
 /// If there is no image, or a logit is not finite.
 pub fn inception_score(logits: &[f32], classes: usize, split_size: usize) -> Result<f64> {
     if logits.is_empty() || classes == 0 || split_size == 0 {
-        return Err(Error::Input("the Inception score needs at least one image".into()));
+        return Err(Error::Input(
+            "the Inception score needs at least one image".into(),
+        ));
     }
-    let chunks: Vec<f64> =
-        logits.chunks(split_size * classes).map(|chunk| score_of_chunk(chunk, classes)).collect();
+    let chunks: Vec<f64> = logits
+        .chunks(split_size * classes)
+        .map(|chunk| score_of_chunk(chunk, classes))
+        .collect();
     let score = chunks.iter().sum::<f64>() / chunks.len() as f64;
     if score.is_finite() {
         Ok(score)
     } else {
-        Err(Error::Numeric("the Inception score is not finite: look for infinite logits".into()))
+        Err(Error::Numeric(
+            "the Inception score is not finite: look for infinite logits".into(),
+        ))
     }
 }
 
@@ -50,7 +56,9 @@ mod tests {
     use super::*;
 
     fn logits() -> Vec<f32> {
-        (0..120).map(|k| (3.0 * (0.9 * f64::from(k / 10) * f64::from(k % 10 + 1)).sin()) as f32).collect()
+        (0..120)
+            .map(|k| (3.0 * (0.9 * f64::from(k / 10) * f64::from(k % 10 + 1)).sin()) as f32)
+            .collect()
     }
 
     #[test]

@@ -53,8 +53,10 @@ impl<'a> Set<'a> {
             )));
         }
         let rows = MatRef::from_row_major_slice(values, values.len() / dim, dim);
-        let norms =
-            values.par_chunks_exact(dim).map(|row| row.iter().map(|&v| f64::from(v) * f64::from(v)).sum()).collect();
+        let norms = values
+            .par_chunks_exact(dim)
+            .map(|row| row.iter().map(|&v| f64::from(v) * f64::from(v)).sum())
+            .collect();
         Ok(Self { rows, norms })
     }
 
@@ -68,14 +70,22 @@ impl<'a> Set<'a> {
         for start in (0..self.len()).step_by(BLOCK) {
             let rows = BLOCK.min(self.len() - start);
             let mut nearest = vec![[f64::INFINITY; NEIGHBOURS + 1]; rows];
-            self.visit_blocks(start, rows, self, |i, _, distance| insert(&mut nearest[i], distance));
+            self.visit_blocks(start, rows, self, |i, _, distance| {
+                insert(&mut nearest[i], distance)
+            });
             radii.extend(nearest.iter().map(|ranks| ranks[NEIGHBOURS]));
         }
         radii
     }
 
     /// Calls `visit(row - start, column, distance)` for rows `start..start + rows` against all of `other`.
-    fn visit_blocks(&self, start: usize, rows: usize, other: &Set<'_>, mut visit: impl FnMut(usize, usize, f64)) {
+    fn visit_blocks(
+        &self,
+        start: usize,
+        rows: usize,
+        other: &Set<'_>,
+        mut visit: impl FnMut(usize, usize, f64),
+    ) {
         for other_start in (0..other.len()).step_by(BLOCK) {
             let columns = BLOCK.min(other.len() - other_start);
             let mut products = Mat::<f32>::zeros(columns, rows);
@@ -114,7 +124,9 @@ fn share_inside(points: &Set<'_>, centres: &Set<'_>, radii: &[f64]) -> f64 {
     for start in (0..points.len()).step_by(BLOCK) {
         let rows = BLOCK.min(points.len() - start);
         let mut hit = vec![false; rows];
-        points.visit_blocks(start, rows, centres, |i, j, distance| hit[i] |= distance <= radii[j]);
+        points.visit_blocks(start, rows, centres, |i, j, distance| {
+            hit[i] |= distance <= radii[j]
+        });
         inside += hit.iter().filter(|hit| **hit).count();
     }
     inside as f64 / points.len() as f64
@@ -134,7 +146,10 @@ mod tests {
     #[test]
     fn golden_radii() {
         let (x, z) = (golden::to_f32(&golden::x(64)), golden::to_f32(&golden::z()));
-        assert_near(&Set::new(&x, 8).unwrap().radii(), &[0.172_197_581, 0.106_314_727, 0.115_821_689]);
+        assert_near(
+            &Set::new(&x, 8).unwrap().radii(),
+            &[0.172_197_581, 0.106_314_727, 0.115_821_689],
+        );
         assert_near(&Set::new(&z, 8).unwrap().radii(), &[0.142_937_89, 0.323_228_06]);
     }
 
@@ -142,9 +157,21 @@ mod tests {
     fn golden_shares() {
         let x = golden::to_f32(&golden::x(64));
         let against_y = precision_recall(&x, &golden::to_f32(&golden::y()), 8).unwrap();
-        assert_eq!(against_y, PrecisionRecall { precision: 0.25, recall: 1.0 });
+        assert_eq!(
+            against_y,
+            PrecisionRecall {
+                precision: 0.25,
+                recall: 1.0
+            }
+        );
         let against_z = precision_recall(&x, &golden::to_f32(&golden::z()), 8).unwrap();
-        assert_eq!(against_z, PrecisionRecall { precision: 22.0 / 48.0, recall: 16.0 / 64.0 });
+        assert_eq!(
+            against_z,
+            PrecisionRecall {
+                precision: 22.0 / 48.0,
+                recall: 16.0 / 64.0
+            }
+        );
     }
 
     #[test]

@@ -1,0 +1,273 @@
+//! `eval fid`: scores a set of images against a reference.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use preprocess::console::progress::Progress;
+use preprocess::console::printer::JsonTarget;
+use preprocess::console::{Printer, count, grid};
+use preprocess::image::RgbImage;
+
+use crate::features::{Keep, Summary};
+use crate::images::ImageSource;
+use crate::inception::weights::WeightSource;
+use crate::inception::POOL_FEATURES;
+use crate::metric::fid::frechet_distance;
+use crate::metric::precision_recall::precision_recall;
+use crate::reference::{self, REFERENCE_IMAGES};
+use crate::report::{self, Picture, Scores};
+
+/// Samples that the literature's numbers are computed from.
+const USUAL_SAMPLES: u64 = 50_000;
+/// Samples that the report shows.
+const SHOWN: usize = 64;
+
+/// What `eval fid` accepts.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The samples: a folder of PNG or WebP pictures, or an .npz with `arr_0` of shape [N, H, W, 3].
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    images: PathBuf,
+    /// What to compare with: an .npz with statistics (ADM's, or made by `eval reference`) or images; a folder of images.
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    reference: PathBuf,
+    /// Score at most so many samples.
+    #[arg(long, default_value = "50k", value_parser = count::parse_count)]
+    samples: u64,
+    /// Weights of the Inception network: `auto` downloads the published file once, a .pth or safetensors file, or
+    /// `random:SEED` (numbers that compare with nothing else).
+    #[arg(long, default_value = "auto", value_name = "auto|FILE|random:SEED")]
+    inception: WeightSource,
+    /// What to compute.
+    #[arg(long, value_delimiter = ',', default_value = "fid,sfid,is,precision,recall")]
+    metrics: Vec<Metric>,
+    /// Also write scores.json, report.md and report.html into this folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write the scores as JSON, to stdout or to FILE.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "absent, without a value, with a value")]
+    json: Option<Option<PathBuf>>,
+}
+
+/// A metric that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Metric {
+    Fid,
+    Sfid,
+    Is,
+    Precision,
+    Recall,
+}
+
+/// Computes, prints and saves the scores.
+///
+/// # Errors
+/// If a set cannot be read, or the two sides do not fit each other.
+pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
+    let target: JsonTarget = args.json.clone();
+    printer.set_json(&target);
+    let (scores, shown) = score(args, printer)?;
+    printer.say(table(&scores));
+    for warning in &scores.warnings {
+        printer.note(format_args!("warning: {warning}"));
+    }
+    if let Some(folder) = &args.out {
+        save(folder, &scores, &shown)?;
+        printer.note(format_args!("report: {}", folder.join("report.html").display()));
+    }
+    printer.json(&target, &serde_json::to_value(&scores)?).context("the JSON file cannot be written")
+}
+
+fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbImage>)> {
+    let wants = |metric| args.metrics.contains(&metric);
+    let manifold = wants(Metric::Precision) || wants(Metric::Recall);
+    let source = ImageSource::open(&args.images)?;
+    // A wrong path should be told before minutes of work.
+    ImageSource::open(&args.reference)?;
+    let limit = usize::try_from(args.samples).unwrap_or(usize::MAX);
+    let total = source.count()?.min(limit);
+    let inception = args.inception.load()?;
+
+    let keep = |pool_rows: usize, logits| Keep {
+        pool_rows: if manifold { pool_rows } else { 0 },
+        spatial: wants(Metric::Sfid),
+        logits,
+    };
+    let mut progress = Progress::new(printer, "reference", "images", 0, None);
+    let reference =
+        reference::load(&args.reference, &inception.network, &inception.id, keep(REFERENCE_IMAGES, false), |done| {
+            progress.set(printer, done, "");
+        })?;
+    progress.finish();
+
+    let mut shown = Vec::new();
+    let mut progress = Progress::new(printer, "samples", "images", 0, Some(total as u64));
+    let samples =
+        reference::summarise(&inception.network, &source, keep(total, wants(Metric::Is)), total, |done, images| {
+            let room = SHOWN.saturating_sub(shown.len());
+            shown.extend(images.iter().take(room).cloned());
+            progress.set(printer, done, "");
+        })?;
+    progress.finish();
+    check_sizes(&samples, &reference)?;
+
+    let mut scores = Scores {
+        samples: samples.count,
+        comparable: inception.comparable,
+        images: args.images.display().to_string(),
+        reference: args.reference.display().to_string(),
+        inception: inception.id,
+        image_size: samples.size.map_or([0, 0], |(height, width)| [height, width]),
+        inception_score: samples.inception_score,
+        ..Scores::default()
+    };
+    if wants(Metric::Fid) {
+        scores.fid = Some(frechet_distance(&reference.pool, &samples.pool)?);
+    }
+    if let (Some(theirs), Some(ours)) = (&reference.spatial, &samples.spatial) {
+        scores.sfid = Some(frechet_distance(theirs, ours)?);
+    }
+    if manifold {
+        let both = precision_recall(&reference.pool_rows, &samples.pool_rows, POOL_FEATURES)?;
+        scores.precision = Some(both.precision).filter(|_| wants(Metric::Precision));
+        scores.recall = Some(both.recall).filter(|_| wants(Metric::Recall));
+    }
+    scores.warnings = warnings(&scores);
+    Ok((scores, shown))
+}
+
+fn check_sizes(samples: &Summary, reference: &Summary) -> anyhow::Result<()> {
+    if let (Some(ours), Some(theirs)) = (samples.size, reference.size)
+        && ours != theirs
+    {
+        bail!(
+            "the samples are {} x {} pixels, the reference's images {} x {}: scores across sizes mean nothing; use a \
+             reference of the samples' size",
+            ours.0,
+            ours.1,
+            theirs.0,
+            theirs.1
+        );
+    }
+    Ok(())
+}
+
+fn warnings(scores: &Scores) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if scores.inception.starts_with("random:") {
+        warnings.push("not comparable: the network's weights are random".to_owned());
+    } else if !scores.comparable {
+        warnings.push("not comparable: the network's weights are not the published file".to_owned());
+    }
+    if scores.samples < USUAL_SAMPLES {
+        warnings.push(format!(
+            "{} samples: published numbers use {}, and FID grows as samples get fewer",
+            count::with_commas(scores.samples),
+            count::with_commas(USUAL_SAMPLES)
+        ));
+    }
+    warnings
+}
+
+fn table(scores: &Scores) -> String {
+    let rows = [
+        ("FID", scores.fid),
+        ("sFID", scores.sfid),
+        ("Inception score", scores.inception_score),
+        ("precision", scores.precision),
+        ("recall", scores.recall),
+    ];
+    let lines = rows.iter().filter_map(|(name, value)| value.map(|value| format!("{name:<16} {value:>10.4}")));
+    let mut lines: Vec<String> = lines.collect();
+    if !scores.comparable {
+        lines.push("not comparable with published numbers".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn save(folder: &Path, scores: &Scores, shown: &[RgbImage]) -> anyhow::Result<()> {
+    fs_err::create_dir_all(folder)?;
+    fs_err::write(folder.join("scores.json"), serde_json::to_string_pretty(scores)?)?;
+    let all = std::slice::from_ref(scores);
+    fs_err::write(folder.join("report.md"), report::markdown(all))?;
+    let columns = (shown.len() as f64).sqrt().ceil() as usize;
+    let png = report::encode_png(&grid::grid(shown, columns.max(1))?)?;
+    fs_err::write(folder.join("grid.png"), &png)?;
+    let picture = Picture { caption: "The first samples", png: &png };
+    fs_err::write(folder.join("report.html"), report::html("Evaluation", all, &[picture]))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli;
+
+    fn pictures(folder: &Path, count: usize, side: usize, phase: usize) {
+        fs_err::create_dir_all(folder).unwrap();
+        for i in 0..count {
+            let data = (0..side * side * 3).map(|k| ((k * (i + 3) + phase * 41) % 251) as u8).collect();
+            let png = report::encode_png(&RgbImage { width: side, height: side, data }).unwrap();
+            fs_err::write(folder.join(format!("{i:03}.png")), png).unwrap();
+        }
+    }
+
+    fn eval(args: &[&str]) -> (u8, String, String) {
+        let (mut printer, out, err) = Printer::captured();
+        let code = cli::run(["eval"].iter().chain(args).map(Into::into), &mut printer);
+        (code, out.text(), err.text())
+    }
+
+    #[test]
+    fn a_set_scores_zero_against_itself_and_more_against_another_through_images_and_statistics() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        pictures(&folder.path().join("a"), 6, 16, 0);
+        pictures(&folder.path().join("b"), 5, 16, 1);
+        let common = ["--inception", "random:0", "--metrics", "fid,is,precision,recall", "--json"];
+        let (code, out, err) =
+            eval(&[&["fid", "--images", &path("a"), "--reference", &path("a")][..], &common].concat());
+        assert_eq!(code, 0, "{err}");
+        let same: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert!(same["fid"].as_f64().unwrap().abs() < 1e-4, "{same}");
+        assert_eq!((&same["precision"], &same["samples"]), (&1.0.into(), &6.into()));
+        assert_eq!(same["comparable"], false);
+
+        let reference = ["reference", &path("a"), "--out", &path("a.npz"), "--inception", "random:0", "--no-spatial"];
+        let (code, _, err) = eval(&reference);
+        assert_eq!(code, 0, "{err}");
+        let out_folder = path("scores");
+        let other = |reference: &str| {
+            let first = ["fid", "--images", &path("b"), "--reference", reference, "--out", &out_folder];
+            let (code, out, err) = eval(&[&first[..], &common].concat());
+            assert_eq!(code, 0, "{err}");
+            serde_json::from_str::<serde_json::Value>(&out).unwrap()
+        };
+        let (images, statistics) = (other(&path("a")), other(&path("a.npz")));
+        assert!(images["fid"].as_f64().unwrap() > 1e-3, "{images}");
+        for key in ["fid", "precision", "recall"] {
+            let difference = images[key].as_f64().unwrap() - statistics[key].as_f64().unwrap();
+            assert!(difference.abs() < 1e-6, "{key}: {images} {statistics}");
+        }
+        let page = fs_err::read_to_string(folder.path().join("scores/report.html")).unwrap();
+        assert!(page.contains("not comparable"));
+
+        let (code, _, err) = eval(&[
+            "fid", "--images", &path("b"), "--reference", &path("a.npz"), "--inception", "random:1", "--metrics", "fid",
+        ]);
+        assert!(code == 2 && err.contains("same --inception"), "{err}");
+
+        pictures(&folder.path().join("small"), 5, 8, 1);
+        let (code, _, err) =
+            eval(&[&["fid", "--images", &path("small"), "--reference", &path("a.npz")][..], &common].concat());
+        assert!(code == 2 && err.contains("8 x 8"), "{err}");
+    }
+
+    #[test]
+    fn missing_images_are_told_before_any_work() {
+        let (code, _, err) = eval(&["fid", "--images", "/nowhere/x", "--reference", "/nowhere/y"]);
+        assert!(code == 2 && err.contains("/nowhere/x"), "{err}");
+        assert_eq!(eval(&["fid", "--metrics", "fidd"]).0, 2);
+    }
+}

@@ -1,0 +1,142 @@
+//! The other side of a comparison: statistics from a file, or computed from images.
+
+use std::path::Path;
+
+use faer::Mat;
+
+use crate::error::{Error, Result};
+use crate::features::{BATCH, Extractor, Keep, Summary};
+use crate::images::{ImageSource, NPZ_IMAGES};
+use crate::inception::Inception;
+use crate::npz::{Dtype, Header, NpzReader, NpzWriter};
+use crate::stats::Gaussian;
+
+/// Images whose features represent the reference in precision and recall, and that a reference file carries.
+pub const REFERENCE_IMAGES: usize = 10_000;
+/// Array that tells which network the statistics of our own files come from.
+const NETWORK: &str = "network";
+
+/// Extracts the features of the first `limit` images of `source`; `seen` is told the number done so far and shown each
+/// batch.
+///
+/// # Errors
+/// If an image cannot be read, or the images have different sizes.
+pub fn summarise(
+    network: &Inception,
+    source: &ImageSource,
+    keep: Keep,
+    limit: usize,
+    mut seen: impl FnMut(u64, &[preprocess::image::RgbImage]),
+) -> Result<Summary> {
+    let mut extractor = Extractor::new(network, keep);
+    source.visit(BATCH, limit, |images| {
+        extractor.push(&images)?;
+        seen(extractor.count(), &images);
+        Ok(())
+    })?;
+    extractor.finish()
+}
+
+/// Reads a reference: an `.npz` with statistics, or images.
+///
+/// # Errors
+/// If it cannot be read, lacks what `keep` asks for, or was made with another network than `network_id`.
+pub fn load(
+    path: &Path,
+    network: &Inception,
+    network_id: &str,
+    keep: Keep,
+    mut seen: impl FnMut(u64),
+) -> Result<Summary> {
+    let source = ImageSource::open(path)?;
+    if let ImageSource::Npz(file) = &source {
+        let mut reader = NpzReader::open(file)?;
+        if reader.has("mu") {
+            return from_statistics(&mut reader, file, &source, network, network_id, keep, seen);
+        }
+    }
+    summarise(network, &source, keep, usize::MAX, |count, _| seen(count))
+}
+
+fn from_statistics(
+    reader: &mut NpzReader,
+    path: &Path,
+    source: &ImageSource,
+    network: &Inception,
+    network_id: &str,
+    keep: Keep,
+    mut seen: impl FnMut(u64),
+) -> Result<Summary> {
+    if reader.has(NETWORK) {
+        let made_with = reader.read_text(NETWORK)?;
+        if made_with != network_id {
+            return Err(Error::format(
+                path,
+                format!(
+                    "these statistics were made with the network {made_with}, the samples are seen by {network_id}; \
+                     use the same --inception on both sides"
+                ),
+            ));
+        }
+    }
+    let pool = gaussian(reader, path, "mu", "sigma")?;
+    let spatial = if keep.spatial { Some(gaussian(reader, path, "mu_s", "sigma_s")?) } else { None };
+    let has_images = reader.has(NPZ_IMAGES);
+    let size = if has_images {
+        let [_, height, width] = reader.image_shape(NPZ_IMAGES)?;
+        Some((height, width))
+    } else {
+        None
+    };
+    let mut pool_rows = Vec::new();
+    if keep.pool_rows > 0 {
+        if !has_images {
+            return Err(Error::format(
+                path,
+                "holds no images (`arr_0`), which precision and recall need; leave them out with --metrics fid,sfid,is",
+            ));
+        }
+        source.visit(BATCH, keep.pool_rows, |images| {
+            pool_rows.extend(network.features(&images)?.pool);
+            seen((pool_rows.len() / crate::inception::POOL_FEATURES) as u64);
+            Ok(())
+        })?;
+    }
+    Ok(Summary { count: 0, size, pool, spatial, pool_rows, inception_score: None })
+}
+
+fn gaussian(reader: &mut NpzReader, path: &Path, mu: &str, sigma: &str) -> Result<Gaussian> {
+    let (mu_shape, mu_values) = reader.read_f64(mu)?;
+    let (sigma_shape, sigma_values) = reader.read_f64(sigma)?;
+    let dim = mu_values.len();
+    if mu_shape != [dim] || sigma_shape != [dim, dim] {
+        return Err(Error::format(path, format!("`{mu}` is {mu_shape:?} and `{sigma}` is {sigma_shape:?}")));
+    }
+    Ok(Gaussian { mu: mu_values, sigma: Mat::from_fn(dim, dim, |i, j| sigma_values[i * dim + j]) })
+}
+
+/// Writes statistics and the first images of `source` in the layout of ADM's reference files.
+///
+/// # Errors
+/// If the file cannot be written or the images cannot be read again.
+pub fn save(path: &Path, summary: &Summary, source: &ImageSource, network_id: &str, transform: &str) -> Result<()> {
+    let mut writer = NpzWriter::create(path)?;
+    let mut statistics = |mu: &str, sigma: &str, gaussian: &Gaussian| {
+        let dim = gaussian.mu.len();
+        writer.array_f64(mu, &[dim], gaussian.mu.iter().copied())?;
+        let values = (0..dim).flat_map(|i| (0..dim).map(move |j| (i, j))).map(|index| gaussian.sigma[index]);
+        writer.array_f64(sigma, &[dim, dim], values)
+    };
+    statistics("mu", "sigma", &summary.pool)?;
+    if let Some(spatial) = &summary.spatial {
+        statistics("mu_s", "sigma_s", spatial)?;
+    }
+    writer.text(NETWORK, network_id)?;
+    writer.text("transform", transform)?;
+    if let Some((height, width)) = summary.size {
+        let count = REFERENCE_IMAGES.min(usize::try_from(summary.count).unwrap_or(usize::MAX));
+        writer.start(NPZ_IMAGES, &Header { dtype: Dtype::U8, shape: vec![count, height, width, 3] })?;
+        source.visit(BATCH, count, |images| images.iter().try_for_each(|image| writer.write(&image.data)))?;
+    }
+    writer.finish()
+}
