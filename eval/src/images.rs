@@ -39,7 +39,10 @@ impl ImageSource {
         if has_extension(path, &["npz"]) {
             return Ok(Self::Npz(path.to_owned()));
         }
-        Err(Error::format(path, "give a folder of pictures or an .npz archive"))
+        Err(Error::format(
+            path,
+            "give a folder of pictures or an .npz archive",
+        ))
     }
 
     /// Number of images.
@@ -66,7 +69,12 @@ impl ImageSource {
         match self {
             Self::Folder(files) => {
                 for chunk in files[..limit.min(files.len())].chunks(batch.max(1)) {
-                    visit(chunk.par_iter().map(|file| read_picture(file)).collect::<Result<_>>()?)?;
+                    visit(
+                        chunk
+                            .par_iter()
+                            .map(|file| read_picture(file))
+                            .collect::<Result<_>>()?,
+                    )?;
                 }
                 Ok(())
             }
@@ -78,7 +86,11 @@ impl ImageSource {
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     path.extension()
         .and_then(|extension| extension.to_str())
-        .is_some_and(|found| extensions.iter().any(|extension| found.eq_ignore_ascii_case(extension)))
+        .is_some_and(|found| {
+            extensions
+                .iter()
+                .any(|extension| found.eq_ignore_ascii_case(extension))
+        })
 }
 
 /// All pictures below `folder`.
@@ -98,7 +110,11 @@ fn read_picture(path: &Path) -> Result<RgbImage> {
     let bytes = fs_err::read(path).map_err(Error::io(path))?;
     let picture = image::load_from_memory(&bytes).map_err(|error| Error::format(path, error.to_string()))?;
     let picture = picture.into_rgb8();
-    Ok(RgbImage { width: picture.width() as usize, height: picture.height() as usize, data: picture.into_raw() })
+    Ok(RgbImage {
+        width: picture.width() as usize,
+        height: picture.height() as usize,
+        data: picture.into_raw(),
+    })
 }
 
 #[cfg(test)]
@@ -111,7 +127,11 @@ mod tests {
         for (name, value) in [("b.png", 2), ("a.PNG", 1), ("sub/c.png", 3)] {
             let path = folder.path().join(name);
             fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-            let picture = RgbImage { width: 2, height: 1, data: vec![value; 6] };
+            let picture = RgbImage {
+                width: 2,
+                height: 1,
+                data: vec![value; 6],
+            };
             fs_err::write(&path, crate::report::encode_png(&picture).unwrap()).unwrap();
         }
         fs_err::write(folder.path().join("notes.txt"), "x").unwrap();

@@ -6,5 +6,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    ExitCode::from(eval::cli::run(std::env::args_os(), &mut preprocess::console::Printer::stdio()))
+    ExitCode::from(eval::cli::run(
+        std::env::args_os(),
+        &mut preprocess::console::Printer::stdio(),
+    ))
 }

@@ -159,7 +159,10 @@ impl NpzReader {
             return Err(Error::format(&path, format!("`{name}` is not a text")));
         }
         let mut bytes = Vec::new();
-        entry.take(MAX_HEADER as u64).read_to_end(&mut bytes).map_err(Error::io(&path))?;
+        entry
+            .take(MAX_HEADER as u64)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io(&path))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -390,7 +393,13 @@ impl NpzWriter {
     /// # Errors
     /// If the file cannot be written.
     pub fn text(&mut self, name: &str, text: &str) -> Result<()> {
-        self.start(name, &Header { dtype: Dtype::U8, shape: vec![text.len()] })?;
+        self.start(
+            name,
+            &Header {
+                dtype: Dtype::U8,
+                shape: vec![text.len()],
+            },
+        )?;
         self.write(text.as_bytes())
     }
 

@@ -80,7 +80,11 @@ fn from_statistics(
         }
     }
     let pool = gaussian(reader, path, "mu", "sigma")?;
-    let spatial = if keep.spatial { Some(gaussian(reader, path, "mu_s", "sigma_s")?) } else { None };
+    let spatial = if keep.spatial {
+        Some(gaussian(reader, path, "mu_s", "sigma_s")?)
+    } else {
+        None
+    };
     let has_images = reader.has(NPZ_IMAGES);
     let size = if has_images {
         let [_, height, width] = reader.image_shape(NPZ_IMAGES)?;
@@ -102,7 +106,14 @@ fn from_statistics(
             Ok(())
         })?;
     }
-    Ok(Summary { count: 0, size, pool, spatial, pool_rows, inception_score: None })
+    Ok(Summary {
+        count: 0,
+        size,
+        pool,
+        spatial,
+        pool_rows,
+        inception_score: None,
+    })
 }
 
 fn gaussian(reader: &mut NpzReader, path: &Path, mu: &str, sigma: &str) -> Result<Gaussian> {
@@ -110,21 +121,35 @@ fn gaussian(reader: &mut NpzReader, path: &Path, mu: &str, sigma: &str) -> Resul
     let (sigma_shape, sigma_values) = reader.read_f64(sigma)?;
     let dim = mu_values.len();
     if mu_shape != [dim] || sigma_shape != [dim, dim] {
-        return Err(Error::format(path, format!("`{mu}` is {mu_shape:?} and `{sigma}` is {sigma_shape:?}")));
+        return Err(Error::format(
+            path,
+            format!("`{mu}` is {mu_shape:?} and `{sigma}` is {sigma_shape:?}"),
+        ));
     }
-    Ok(Gaussian { mu: mu_values, sigma: Mat::from_fn(dim, dim, |i, j| sigma_values[i * dim + j]) })
+    Ok(Gaussian {
+        mu: mu_values,
+        sigma: Mat::from_fn(dim, dim, |i, j| sigma_values[i * dim + j]),
+    })
 }
 
 /// Writes statistics and the first images of `source` in the layout of ADM's reference files.
 ///
 /// # Errors
 /// If the file cannot be written or the images cannot be read again.
-pub fn save(path: &Path, summary: &Summary, source: &ImageSource, network_id: &str, transform: &str) -> Result<()> {
+pub fn save(
+    path: &Path,
+    summary: &Summary,
+    source: &ImageSource,
+    network_id: &str,
+    transform: &str,
+) -> Result<()> {
     let mut writer = NpzWriter::create(path)?;
     let mut statistics = |mu: &str, sigma: &str, gaussian: &Gaussian| {
         let dim = gaussian.mu.len();
         writer.array_f64(mu, &[dim], gaussian.mu.iter().copied())?;
-        let values = (0..dim).flat_map(|i| (0..dim).map(move |j| (i, j))).map(|index| gaussian.sigma[index]);
+        let values = (0..dim)
+            .flat_map(|i| (0..dim).map(move |j| (i, j)))
+            .map(|index| gaussian.sigma[index]);
         writer.array_f64(sigma, &[dim, dim], values)
     };
     statistics("mu", "sigma", &summary.pool)?;
@@ -135,8 +160,16 @@ pub fn save(path: &Path, summary: &Summary, source: &ImageSource, network_id: &s
     writer.text("transform", transform)?;
     if let Some((height, width)) = summary.size {
         let count = REFERENCE_IMAGES.min(usize::try_from(summary.count).unwrap_or(usize::MAX));
-        writer.start(NPZ_IMAGES, &Header { dtype: Dtype::U8, shape: vec![count, height, width, 3] })?;
-        source.visit(BATCH, count, |images| images.iter().try_for_each(|image| writer.write(&image.data)))?;
+        writer.start(
+            NPZ_IMAGES,
+            &Header {
+                dtype: Dtype::U8,
+                shape: vec![count, height, width, 3],
+            },
+        )?;
+        source.visit(BATCH, count, |images| {
+            images.iter().try_for_each(|image| writer.write(&image.data))
+        })?;
     }
     writer.finish()
 }

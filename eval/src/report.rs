@@ -58,7 +58,8 @@ const HEADINGS: [&str; 6] = ["", "FID", "sFID", "IS", "precision", "recall"];
 
 impl Scores {
     fn cells(&self) -> [String; 5] {
-        let cell = |value: Option<f64>, digits| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.digits$}"));
+        let cell =
+            |value: Option<f64>, digits| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.digits$}"));
         [
             cell(self.fid, 2),
             cell(self.sfid, 2),
@@ -76,12 +77,20 @@ impl Scores {
 
 /// The scores as a Markdown table beside the published rows.
 pub fn markdown(scores: &[Scores]) -> String {
-    let mut text = format!("|{}|\n|{}\n", HEADINGS.join(" | "), " --- |".repeat(HEADINGS.len()));
+    let mut text = format!(
+        "|{}|\n|{}\n",
+        HEADINGS.join(" | "),
+        " --- |".repeat(HEADINGS.len())
+    );
     for row in rows(scores) {
         let _ = writeln!(text, "| {} |", row.join(" | "));
     }
     for score in scores {
-        let _ = writeln!(text, "\n`{}` against `{}`, network `{}`.", score.images, score.reference, score.inception);
+        let _ = writeln!(
+            text,
+            "\n`{}` against `{}`, network `{}`.",
+            score.images, score.reference, score.inception
+        );
         for warning in &score.warnings {
             let _ = writeln!(text, "\n- {warning}");
         }
@@ -90,17 +99,21 @@ pub fn markdown(scores: &[Scores]) -> String {
 }
 
 fn rows(scores: &[Scores]) -> Vec<Vec<String>> {
-    let ours = scores.iter().map(|score| [vec![score.name()], score.cells().to_vec()].concat());
-    let published = PUBLISHED.iter().map(|(name, [fid, sfid, is, precision, recall])| {
-        vec![
-            format!("{name} (published, ImageNet 256)"),
-            format!("{fid:.2}"),
-            format!("{sfid:.2}"),
-            format!("{is:.2}"),
-            format!("{precision:.2}"),
-            format!("{recall:.2}"),
-        ]
-    });
+    let ours = scores
+        .iter()
+        .map(|score| [vec![score.name()], score.cells().to_vec()].concat());
+    let published = PUBLISHED
+        .iter()
+        .map(|(name, [fid, sfid, is, precision, recall])| {
+            vec![
+                format!("{name} (published, ImageNet 256)"),
+                format!("{fid:.2}"),
+                format!("{sfid:.2}"),
+                format!("{is:.2}"),
+                format!("{precision:.2}"),
+                format!("{recall:.2}"),
+            ]
+        });
     ours.chain(published).collect()
 }
 
@@ -170,7 +183,10 @@ pub fn page(title: &str, body: &str, pictures: &[Picture<'_>]) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// A picture as the bytes of a PNG file.
@@ -183,7 +199,12 @@ pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     image::codecs::png::PngEncoder::new(&mut bytes)
-        .write_image(&picture.data, picture.width as u32, picture.height as u32, ExtendedColorType::Rgb8)
+        .write_image(
+            &picture.data,
+            picture.width as u32,
+            picture.height as u32,
+            ExtendedColorType::Rgb8,
+        )
         .map_err(|error| Error::Input(format!("a picture cannot be written as PNG ({error})")))?;
     Ok(bytes)
 }
@@ -207,16 +228,37 @@ mod tests {
         assert!(markdown(&[scores()]).contains("100 samples (not comparable) | 12.35"));
         assert!(html("x", &[scores()], &[]).contains("not comparable"));
         let json = serde_json::to_value(scores()).unwrap();
-        assert_eq!((json["comparable"].as_bool(), json.get("sfid")), (Some(false), None));
+        assert_eq!(
+            (json["comparable"].as_bool(), json.get("sfid")),
+            (Some(false), None)
+        );
     }
 
     #[test]
     fn the_page_needs_nothing_else_and_escapes_names() {
-        let picture = RgbImage { width: 2, height: 1, data: vec![1, 2, 3, 4, 5, 6] };
+        let picture = RgbImage {
+            width: 2,
+            height: 1,
+            data: vec![1, 2, 3, 4, 5, 6],
+        };
         let png = encode_png(&picture).unwrap();
-        let page = html("t", &[scores()], &[Picture { caption: "c", png: &png }]);
+        let page = html(
+            "t",
+            &[scores()],
+            &[Picture {
+                caption: "c",
+                png: &png,
+            }],
+        );
         assert!(page.contains("a&lt;b") && page.contains("data:image/png;base64,iVBORw0KGgo"));
         assert!(!page.contains("http"));
-        assert!(encode_png(&RgbImage { width: 3, height: 1, data: vec![0] }).is_err());
+        assert!(
+            encode_png(&RgbImage {
+                width: 3,
+                height: 1,
+                data: vec![0]
+            })
+            .is_err()
+        );
     }
 }

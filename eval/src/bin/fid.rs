@@ -7,6 +7,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = ["eval", "fid"].map(OsString::from).into_iter().chain(std::env::args_os().skip(1));
+    let args = ["eval", "fid"]
+        .map(OsString::from)
+        .into_iter()
+        .chain(std::env::args_os().skip(1));
     ExitCode::from(eval::cli::run(args, &mut preprocess::console::Printer::stdio()))
 }

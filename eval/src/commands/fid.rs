@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use preprocess::console::progress::Progress;
 use preprocess::console::printer::JsonTarget;
+use preprocess::console::progress::Progress;
 use preprocess::console::{Printer, count, grid};
 use preprocess::image::RgbImage;
 
 use crate::features::{Keep, Summary};
 use crate::images::ImageSource;
-use crate::inception::weights::WeightSource;
 use crate::inception::POOL_FEATURES;
+use crate::inception::weights::WeightSource;
 use crate::metric::fid::frechet_distance;
 use crate::metric::precision_recall::precision_recall;
 use crate::reference::{self, REFERENCE_IMAGES};
@@ -76,7 +76,9 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
         save(folder, &scores, &shown)?;
         printer.note(format_args!("report: {}", folder.join("report.html").display()));
     }
-    printer.json(&target, &serde_json::to_value(&scores)?).context("the JSON file cannot be written")
+    printer
+        .json(&target, &serde_json::to_value(&scores)?)
+        .context("the JSON file cannot be written")
 }
 
 fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbImage>)> {
@@ -95,20 +97,30 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
         logits,
     };
     let mut progress = Progress::new(printer, "reference", "images", 0, None);
-    let reference =
-        reference::load(&args.reference, &inception.network, &inception.id, keep(REFERENCE_IMAGES, false), |done| {
+    let reference = reference::load(
+        &args.reference,
+        &inception.network,
+        &inception.id,
+        keep(REFERENCE_IMAGES, false),
+        |done| {
             progress.set(printer, done, "");
-        })?;
+        },
+    )?;
     progress.finish();
 
     let mut shown = Vec::new();
     let mut progress = Progress::new(printer, "samples", "images", 0, Some(total as u64));
-    let samples =
-        reference::summarise(&inception.network, &source, keep(total, wants(Metric::Is)), total, |done, images| {
+    let samples = reference::summarise(
+        &inception.network,
+        &source,
+        keep(total, wants(Metric::Is)),
+        total,
+        |done, images| {
             let room = SHOWN.saturating_sub(shown.len());
             shown.extend(images.iter().take(room).cloned());
             progress.set(printer, done, "");
-        })?;
+        },
+    )?;
     progress.finish();
     check_sizes(&samples, &reference)?;
 
@@ -178,7 +190,9 @@ fn table(scores: &Scores) -> String {
         ("precision", scores.precision),
         ("recall", scores.recall),
     ];
-    let lines = rows.iter().filter_map(|(name, value)| value.map(|value| format!("{name:<16} {value:>10.4}")));
+    let lines = rows
+        .iter()
+        .filter_map(|(name, value)| value.map(|value| format!("{name:<16} {value:>10.4}")));
     let mut lines: Vec<String> = lines.collect();
     if !scores.comparable {
         lines.push("not comparable with published numbers".to_owned());
@@ -194,8 +208,14 @@ fn save(folder: &Path, scores: &Scores, shown: &[RgbImage]) -> anyhow::Result<()
     let columns = (shown.len() as f64).sqrt().ceil() as usize;
     let png = report::encode_png(&grid::grid(shown, columns.max(1))?)?;
     fs_err::write(folder.join("grid.png"), &png)?;
-    let picture = Picture { caption: "The first samples", png: &png };
-    fs_err::write(folder.join("report.html"), report::html("Evaluation", all, &[picture]))?;
+    let picture = Picture {
+        caption: "The first samples",
+        png: &png,
+    };
+    fs_err::write(
+        folder.join("report.html"),
+        report::html("Evaluation", all, &[picture]),
+    )?;
     Ok(())
 }
 
@@ -207,8 +227,15 @@ mod tests {
     fn pictures(folder: &Path, count: usize, side: usize, phase: usize) {
         fs_err::create_dir_all(folder).unwrap();
         for i in 0..count {
-            let data = (0..side * side * 3).map(|k| ((k * (i + 3) + phase * 41) % 251) as u8).collect();
-            let png = report::encode_png(&RgbImage { width: side, height: side, data }).unwrap();
+            let data = (0..side * side * 3)
+                .map(|k| ((k * (i + 3) + phase * 41) % 251) as u8)
+                .collect();
+            let png = report::encode_png(&RgbImage {
+                width: side,
+                height: side,
+                data,
+            })
+            .unwrap();
             fs_err::write(folder.join(format!("{i:03}.png")), png).unwrap();
         }
     }
@@ -225,21 +252,48 @@ mod tests {
         let path = |name: &str| folder.path().join(name).display().to_string();
         pictures(&folder.path().join("a"), 6, 16, 0);
         pictures(&folder.path().join("b"), 5, 16, 1);
-        let common = ["--inception", "random:0", "--metrics", "fid,is,precision,recall", "--json"];
-        let (code, out, err) =
-            eval(&[&["fid", "--images", &path("a"), "--reference", &path("a")][..], &common].concat());
+        let common = [
+            "--inception",
+            "random:0",
+            "--metrics",
+            "fid,is,precision,recall",
+            "--json",
+        ];
+        let (code, out, err) = eval(
+            &[
+                &["fid", "--images", &path("a"), "--reference", &path("a")][..],
+                &common,
+            ]
+            .concat(),
+        );
         assert_eq!(code, 0, "{err}");
         let same: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert!(same["fid"].as_f64().unwrap().abs() < 1e-4, "{same}");
         assert_eq!((&same["precision"], &same["samples"]), (&1.0.into(), &6.into()));
         assert_eq!(same["comparable"], false);
 
-        let reference = ["reference", &path("a"), "--out", &path("a.npz"), "--inception", "random:0", "--no-spatial"];
+        let reference = [
+            "reference",
+            &path("a"),
+            "--out",
+            &path("a.npz"),
+            "--inception",
+            "random:0",
+            "--no-spatial",
+        ];
         let (code, _, err) = eval(&reference);
         assert_eq!(code, 0, "{err}");
         let out_folder = path("scores");
         let other = |reference: &str| {
-            let first = ["fid", "--images", &path("b"), "--reference", reference, "--out", &out_folder];
+            let first = [
+                "fid",
+                "--images",
+                &path("b"),
+                "--reference",
+                reference,
+                "--out",
+                &out_folder,
+            ];
             let (code, out, err) = eval(&[&first[..], &common].concat());
             assert_eq!(code, 0, "{err}");
             serde_json::from_str::<serde_json::Value>(&out).unwrap()
@@ -254,13 +308,26 @@ mod tests {
         assert!(page.contains("not comparable"));
 
         let (code, _, err) = eval(&[
-            "fid", "--images", &path("b"), "--reference", &path("a.npz"), "--inception", "random:1", "--metrics", "fid",
+            "fid",
+            "--images",
+            &path("b"),
+            "--reference",
+            &path("a.npz"),
+            "--inception",
+            "random:1",
+            "--metrics",
+            "fid",
         ]);
         assert!(code == 2 && err.contains("same --inception"), "{err}");
 
         pictures(&folder.path().join("small"), 5, 8, 1);
-        let (code, _, err) =
-            eval(&[&["fid", "--images", &path("small"), "--reference", &path("a.npz")][..], &common].concat());
+        let (code, _, err) = eval(
+            &[
+                &["fid", "--images", &path("small"), "--reference", &path("a.npz")][..],
+                &common,
+            ]
+            .concat(),
+        );
         assert!(code == 2 && err.contains("8 x 8"), "{err}");
     }
 

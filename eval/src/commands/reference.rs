@@ -37,14 +37,22 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     let source = ImageSource::open(&args.source)?;
     let total = source.count()?;
     let inception = args.inception.load()?;
-    let keep = Keep { pool_rows: 0, spatial: !args.no_spatial, logits: false };
+    let keep = Keep {
+        pool_rows: 0,
+        spatial: !args.no_spatial,
+        logits: false,
+    };
     let mut progress = Progress::new(printer, "reference", "images", 0, Some(total as u64));
     let summary = reference::summarise(&inception.network, &source, keep, total, |done, _| {
         progress.set(printer, done, "");
     })?;
     progress.finish();
     reference::save(&args.out, &summary, &source, &inception.id, &args.transform)?;
-    printer.say(format_args!("{}: statistics of {} images", args.out.display(), summary.count));
+    printer.say(format_args!(
+        "{}: statistics of {} images",
+        args.out.display(),
+        summary.count
+    ));
     if !inception.comparable {
         printer.note("warning: not comparable: the network's weights are not the published file");
     }

@@ -30,22 +30,33 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
         let path = folder.join("scores.json");
         let text = fs_err::read_to_string(&path)
             .with_context(|| format!("no scores in {}: run `eval fid --out {0}` first", run.display()))?;
-        let score: Scores =
-            serde_json::from_str(&text).with_context(|| format!("{} is not a scores file", path.display()))?;
+        let score: Scores = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not a scores file", path.display()))?;
         if let Ok(png) = fs_err::read(folder.join("grid.png")) {
             grids.push((score.images.clone(), png));
         }
         scores.push(score);
     }
-    let pictures: Vec<Picture<'_>> = grids.iter().map(|(caption, png)| Picture { caption, png }).collect();
+    let pictures: Vec<Picture<'_>> = grids
+        .iter()
+        .map(|(caption, png)| Picture { caption, png })
+        .collect();
     fs_err::write(&args.out, report::html("Evaluations", &scores, &pictures))?;
-    printer.say(format_args!("{}: {} evaluations", args.out.display(), scores.len()));
+    printer.say(format_args!(
+        "{}: {} evaluations",
+        args.out.display(),
+        scores.len()
+    ));
     Ok(())
 }
 
 fn scores_folder(run: &Path) -> PathBuf {
     let inner = run.join("eval");
-    if inner.join("scores.json").is_file() { inner } else { run.to_owned() }
+    if inner.join("scores.json").is_file() {
+        inner
+    } else {
+        run.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -57,14 +68,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run_folder = folder.path().join("run/eval");
         fs_err::create_dir_all(&run_folder).unwrap();
-        let scores = Scores { fid: Some(3.25), images: "some".into(), ..Scores::default() };
-        fs_err::write(run_folder.join("scores.json"), serde_json::to_string(&scores).unwrap()).unwrap();
+        let scores = Scores {
+            fid: Some(3.25),
+            images: "some".into(),
+            ..Scores::default()
+        };
+        fs_err::write(
+            run_folder.join("scores.json"),
+            serde_json::to_string(&scores).unwrap(),
+        )
+        .unwrap();
         let out = folder.path().join("page.html");
         let (mut printer, _, _) = Printer::captured();
-        let args = Args { runs: vec![folder.path().join("run")], out: out.clone() };
+        let args = Args {
+            runs: vec![folder.path().join("run")],
+            out: out.clone(),
+        };
         run(&args, &mut printer).unwrap();
         assert!(fs_err::read_to_string(out).unwrap().contains("3.25"));
-        let missing = Args { runs: vec![folder.path().join("none")], out: folder.path().join("x") };
+        let missing = Args {
+            runs: vec![folder.path().join("none")],
+            out: folder.path().join("x"),
+        };
         assert!(format!("{:#}", run(&missing, &mut printer).unwrap_err()).contains("eval fid --out"));
     }
 }

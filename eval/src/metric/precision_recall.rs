@@ -71,7 +71,7 @@ impl<'a> Set<'a> {
             let rows = BLOCK.min(self.len() - start);
             let mut nearest = vec![[f64::INFINITY; NEIGHBOURS + 1]; rows];
             self.visit_blocks(start, rows, self, |i, _, distance| {
-                insert(&mut nearest[i], distance)
+                insert(&mut nearest[i], distance);
             });
             radii.extend(nearest.iter().map(|ranks| ranks[NEIGHBOURS]));
         }
@@ -125,7 +125,7 @@ fn share_inside(points: &Set<'_>, centres: &Set<'_>, radii: &[f64]) -> f64 {
         let rows = BLOCK.min(points.len() - start);
         let mut hit = vec![false; rows];
         points.visit_blocks(start, rows, centres, |i, j, distance| {
-            hit[i] |= distance <= radii[j]
+            hit[i] |= distance <= radii[j];
         });
         inside += hit.iter().filter(|hit| **hit).count();
     }
