@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use preprocess::image::RgbImage;
+use preprocess::image::decode::decode_rgb;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -108,13 +109,7 @@ fn collect_pictures(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 fn read_picture(path: &Path) -> Result<RgbImage> {
     let bytes = fs_err::read(path).map_err(Error::io(path))?;
-    let picture = image::load_from_memory(&bytes).map_err(|error| Error::format(path, error.to_string()))?;
-    let picture = picture.into_rgb8();
-    Ok(RgbImage {
-        width: picture.width() as usize,
-        height: picture.height() as usize,
-        data: picture.into_raw(),
-    })
+    decode_rgb(&bytes).map_err(|error| Error::format(path, error.to_string()))
 }
 
 #[cfg(test)]

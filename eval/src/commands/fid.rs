@@ -25,7 +25,7 @@ const SHOWN: usize = 64;
 /// What `eval fid` accepts.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The samples: a folder of PNG or WebP pictures, or an .npz with `arr_0` of shape [N, H, W, 3].
+    /// The samples: a folder of PNG, JPEG or WebP pictures, or an .npz with `arr_0` of shape [N, H, W, 3].
     #[arg(long, value_name = "DIR|FILE.npz")]
     images: PathBuf,
     /// What to compare with: an .npz with statistics (ADM's, or made by `eval reference`) or images; a folder of images.
