@@ -19,10 +19,13 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  preprocess encode --dataset folder --source photos --size 256
   preprocess crop photo.jpg --size 256 --out crop.png";
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Encode a data set into shards; run again after an interruption, it continues
+    Encode(Box<commands::encode::EncodeArgs>),
     /// Crop an image, or every image of a folder, to a square PNG
     Crop(commands::crop::CropArgs),
 }
@@ -35,6 +38,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u
     };
     printer.set_quiet(cli.quiet);
     let done = match &cli.command {
+        Command::Encode(args) => commands::encode::run(args, printer),
         Command::Crop(args) => commands::crop::run(args, printer),
     };
     let code = done.unwrap_or_else(|error| exit::fail(printer, &error));

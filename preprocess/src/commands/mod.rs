@@ -1,3 +1,5 @@
 //! One file a subcommand: what it reads, calls and prints.
 
+mod autoencoder;
 pub mod crop;
+pub mod encode;
