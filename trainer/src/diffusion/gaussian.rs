@@ -144,7 +144,7 @@ mod tests {
             x = s.p_sample(k, &p, &wave(11.0 + step as f64, 1.0));
         }
         assert!(
-            (x[0] + 216.156_076_961).abs() < 1e-6 && (x.iter().sum::<f64>() + 2336.846_219_03).abs() < 1e-5
+            (x[0] + 216.156_076_961).abs() < 1e-6 && (x.iter().sum::<f64>() + 2_336.846_219_03).abs() < 1e-5
         );
         let s = Schedule::linear(1000).respaced("ddim10")?;
         let mut x = wave(5.0, 1.0);
