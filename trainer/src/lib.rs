@@ -4,3 +4,4 @@ pub mod diffusion;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod sampler;
