@@ -7,6 +7,7 @@
 mod adamw;
 mod block;
 mod case;
+mod diffusion;
 mod model;
 mod s4d;
 mod s4d_init;
@@ -77,7 +78,7 @@ fn check(file: &Path, out: Option<&Path>) -> Result<(bool, String)> {
         "block" => block::run(&case),
         "model" => model::run(&case),
         "adamw" => adamw::run(&case),
-        "diffusion" => return Ok((true, "not yet run".to_owned())),
+        "diffusion" => diffusion::run(&case),
         other => bail!("unknown kind `{other}`"),
     };
     let computed = match outcome? {
