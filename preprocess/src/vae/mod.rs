@@ -1,1 +1,253 @@
-//! The Stable Diffusion autoencoder.
+//! The autoencoder of Stable Diffusion (`AutoencoderKL`; Rombach et al. 2022, arXiv:2112.10752): images to the moments
+//! of a posterior over latents, and latents to images.
+//!
+//! [`AutoencoderKl`] takes and gives tensors `[B, C, H, W]`; inside, the network runs in f32 on the processor with
+//! the layers of [`crate::nn`], channels last, so many images at a time as fit a fixed amount of memory.
+
+pub mod config;
+pub mod error;
+pub mod loader;
+pub mod posterior;
+pub mod source;
+
+mod attention;
+mod decoder;
+mod encoder;
+mod hub;
+mod load;
+mod mapped;
+mod middle;
+mod names;
+mod resnet;
+mod weights;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use crate::nn::{FeatureMap, Padding};
+
+pub use config::VaeConfig;
+pub use error::Error;
+pub use posterior::Posterior;
+pub use source::VaeSource;
+
+use decoder::Decoder;
+use encoder::Encoder;
+use loader::{GetTensor, Loader};
+
+/// Bytes of activations that the images in work at one time may take together.
+const ACTIVATION_BYTES: usize = 1 << 30;
+/// Activations of the widest stage that live at one time.
+const LIVE_MAPS: usize = 5;
+/// Channels of an image that the identity encodes.
+const PIXEL_CHANNELS: usize = 3;
+
+/// What a data set records of the autoencoder that made it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VaeRecord {
+    /// Its name: hub id, path, `tiny`, `none`.
+    pub id: String,
+    /// Its commit on the hub.
+    pub revision: Option<String>,
+    /// The hash of its weights file.
+    pub sha256: Option<String>,
+    /// What a latent is multiplied by before the model sees it.
+    pub scaling_factor: f64,
+    /// Pixels per latent element, along one side.
+    pub downsampling: usize,
+}
+
+/// An autoencoder with its weights, or the identity.
+pub struct AutoencoderKl {
+    network: Option<Network>,
+    record: VaeRecord,
+    latent_channels: usize,
+    device: Device,
+}
+
+struct Network {
+    config: VaeConfig,
+    encoder: Encoder,
+    decoder: Decoder,
+}
+
+impl AutoencoderKl {
+    /// Loads the autoencoder of `source`; results will be on `device`.
+    ///
+    /// # Errors
+    /// When files are missing, damaged, or describe another network, or the hub cannot be reached.
+    pub fn load(source: &VaeSource, device: &Device) -> Result<Self, Error> {
+        match load::load(source)? {
+            Some(loaded) => {
+                let mut get = |name: &str, shape: &[usize]| loaded.weights.tensor(name, shape);
+                Self::from_tensors(loaded.config, loaded.record, &mut get, device)
+            }
+            None => Ok(Self::identity(device)),
+        }
+    }
+
+    /// Builds the network of `config` from tensors that `get` gives by name.
+    ///
+    /// # Errors
+    /// Those of `get`.
+    pub fn from_tensors(
+        config: VaeConfig,
+        record: VaeRecord,
+        get: &mut GetTensor<'_>,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let mut loader = Loader::new(get);
+        let encoder = Encoder::load(&mut loader, &config)?;
+        let decoder = Decoder::load(&mut loader, &config)?;
+        Ok(Self {
+            record,
+            latent_channels: config.latent_channels,
+            network: Some(Network {
+                config,
+                encoder,
+                decoder,
+            }),
+            device: device.clone(),
+        })
+    }
+
+    /// `none`: latents are pixels.
+    fn identity(device: &Device) -> Self {
+        Self {
+            network: None,
+            record: VaeRecord {
+                id: VaeSource::None.to_string(),
+                revision: None,
+                sha256: None,
+                scaling_factor: 1.0,
+                downsampling: 1,
+            },
+            latent_channels: PIXEL_CHANNELS,
+            device: device.clone(),
+        }
+    }
+
+    /// What to write into a data set.
+    pub fn record(&self) -> &VaeRecord {
+        &self.record
+    }
+
+    /// What a latent is multiplied by before the diffusion model sees it.
+    pub fn scaling_factor(&self) -> f64 {
+        self.record.scaling_factor
+    }
+
+    /// Channels of a latent.
+    pub fn latent_channels(&self) -> usize {
+        self.latent_channels
+    }
+
+    /// Pixels per latent element, along one side.
+    pub fn downsampling(&self) -> usize {
+        self.record.downsampling
+    }
+
+    /// The posterior of images `[B, 3, H, W]` in `[-1, 1]`; latents are not scaled.
+    ///
+    /// # Errors
+    /// When the images have another number of channels, or sides that the downsampling does not divide.
+    pub fn encode(&self, images: &Tensor) -> Result<Posterior, Error> {
+        let Some(network) = &self.network else {
+            self.check(images, PIXEL_CHANNELS, 1)?;
+            return Ok(Posterior {
+                mean: images.to_dtype(DType::F32)?.to_device(&self.device)?,
+                logvar: None,
+            });
+        };
+        let [batch, _, height, width] =
+            self.check(images, network.config.in_channels, self.downsampling())?;
+        let moments = network.map_images(images, Padding::ONE, 1, |image| network.encoder.forward(image))?;
+        let latent = self.downsampling();
+        let shape = [batch, 2 * self.latent_channels, height / latent, width / latent];
+        Posterior::from_moments(&moments, shape, &self.device)
+    }
+
+    /// The images `[B, 3, H, W]` of unscaled latents `[B, C, h, w]`; about `[-1, 1]`, not clipped.
+    ///
+    /// # Errors
+    /// When the latents have another number of channels.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor, Error> {
+        let [batch, _, height, width] = self.check(latents, self.latent_channels, 1)?;
+        let Some(network) = &self.network else {
+            return Ok(latents.to_dtype(DType::F32)?.to_device(&self.device)?);
+        };
+        let factor = self.downsampling();
+        let images = network.map_images(latents, Padding::NONE, factor, |latent| {
+            network.decoder.forward(latent)
+        })?;
+        let shape = (
+            batch,
+            network.config.out_channels,
+            factor * height,
+            factor * width,
+        );
+        Ok(Tensor::from_vec(images, shape, &self.device)?)
+    }
+
+    /// The shape of a tensor with the right channels and sides.
+    fn check(&self, tensor: &Tensor, channels: usize, multiple: usize) -> Result<[usize; 4], Error> {
+        match *tensor.dims() {
+            [b, c, h, w]
+                if c == channels && 0 < h * w && h.is_multiple_of(multiple) && w.is_multiple_of(multiple) =>
+            {
+                Ok([b, c, h, w])
+            }
+            _ => Err(Error::Input {
+                got: tensor.dims().to_vec(),
+                reason: format!(
+                    "expected [batch, {channels}, height, width] with sides that are multiples of {multiple}"
+                ),
+            }),
+        }
+    }
+}
+
+impl Network {
+    /// Applies `forward` to each image of a batch `[B, C, H, W]`, as many at a time as memory allows; `enlargement` is
+    /// the side of the widest stage over the input's side. The results follow one another as `[C, H, W]`.
+    fn map_images(
+        &self,
+        batch: &Tensor,
+        padding: Padding,
+        enlargement: usize,
+        forward: impl Fn(&FeatureMap) -> Result<FeatureMap, Error> + Sync,
+    ) -> Result<Vec<f32>, Error> {
+        let (_, channels, height, width) = batch.dims4()?;
+        let values: Vec<f32> = batch
+            .to_dtype(DType::F32)?
+            .to_device(&Device::Cpu)?
+            .flatten_all()?
+            .to_vec1()?;
+        let widths = &self.config.block_out_channels;
+        let pixels = height * width * enlargement * enlargement;
+        // The stage with the largest maps: the first, or the second when it is more than four times as wide.
+        let widest = widths
+            .iter()
+            .enumerate()
+            .map(|(level, width)| (width >> (2 * level)).max(1))
+            .max();
+        let bytes = LIVE_MAPS * size_of::<f32>() * pixels * widest.unwrap_or(1);
+        let at_once = (ACTIVATION_BYTES / bytes.max(1)).clamp(1, rayon::current_num_threads());
+        let size = channels * height * width;
+        let mut out = Vec::new();
+        for group in values.chunks(at_once * size) {
+            let images: Vec<Vec<f32>> = group
+                .par_chunks_exact(size)
+                .map(|image| {
+                    let map = FeatureMap::from_nchw(image, [1, channels, height, width], padding)?;
+                    Ok(forward(&map)?.to_nchw())
+                })
+                .collect::<Result<_, Error>>()?;
+            out.extend(images.into_iter().flatten());
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests;
