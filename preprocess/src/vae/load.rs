@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::VaeRecord;
+use shards::manifest::VaeRecord;
+
 use super::config::VaeConfig;
 use super::error::Error;
 use super::hub;

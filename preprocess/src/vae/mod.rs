@@ -23,6 +23,7 @@ mod weights;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
+use shards::manifest::VaeRecord;
 
 use crate::nn::{FeatureMap, Padding};
 
@@ -41,21 +42,6 @@ const ACTIVATION_BYTES: usize = 1 << 30;
 const LIVE_MAPS: usize = 5;
 /// Channels of an image that the identity encodes.
 const PIXEL_CHANNELS: usize = 3;
-
-/// What a data set records of the autoencoder that made it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VaeRecord {
-    /// Its name: hub id, path, `tiny`, `none`.
-    pub id: String,
-    /// Its commit on the hub.
-    pub revision: Option<String>,
-    /// The hash of its weights file.
-    pub sha256: Option<String>,
-    /// What a latent is multiplied by before the model sees it.
-    pub scaling_factor: f64,
-    /// Pixels per latent element, along one side.
-    pub downsampling: usize,
-}
 
 /// An autoencoder with its weights, or the identity.
 pub struct AutoencoderKl {
