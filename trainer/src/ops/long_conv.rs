@@ -165,10 +165,6 @@ impl LongConv {
     }
 
     /// The backward: writes `du`, returns the gradient of the kernels `[2, D, L]`, adds to that of the skip `[2, D]`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the forward's arguments and their gradients"
-    )]
     pub fn backward(
         &self,
         u: &[f32],

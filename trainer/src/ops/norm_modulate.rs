@@ -68,10 +68,6 @@ pub fn norm_modulate(
 }
 
 /// The backward of [`norm_modulate`]: `dx += ..`, `d_modulation += ..` in the layout of `modulation`.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the forward's arguments and their gradients"
-)]
 pub fn norm_modulate_backward(
     x: &[f32],
     modulation: &[f32],
