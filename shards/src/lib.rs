@@ -15,6 +15,7 @@
 
 pub mod dataset;
 pub mod error;
+pub mod export;
 mod frame;
 pub mod header;
 pub mod layout;
@@ -26,4 +27,5 @@ pub mod reader;
 pub mod rng;
 mod seek_table;
 pub mod shuffle;
+pub mod verify;
 pub mod writer;

@@ -1,0 +1,118 @@
+//! Walks over every checksum and hash, in parallel, and does not stop at the first fault.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::{
+    error::{Error, Result},
+    manifest::{Manifest, ShardEntry},
+    reader::ShardReader,
+};
+
+/// What was found in one shard.
+#[derive(Debug)]
+pub struct ShardReport {
+    /// The shard.
+    pub path: PathBuf,
+    /// Samples; 0 when it cannot be opened.
+    pub samples: u64,
+    /// Frames that were checked.
+    pub frames: usize,
+    /// All that is wrong, in the file's order.
+    pub faults: Vec<Error>,
+}
+
+/// What was found in a dataset.
+#[derive(Debug)]
+pub struct Report {
+    /// Shard by shard, in order.
+    pub shards: Vec<ShardReport>,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.shards.iter().all(|shard| shard.faults.is_empty())
+    }
+}
+
+/// Checks every shard of the dataset in `dir`, or the one shard that `path` names.
+///
+/// # Errors
+/// When there is no readable manifest: faults of shards are in the report.
+pub fn verify(path: &Path) -> Result<Report> {
+    if !path.is_dir() {
+        return Ok(Report {
+            shards: vec![verify_shard(path, None)],
+        });
+    }
+    let manifest = Manifest::read(path)?;
+    let shards = manifest
+        .shards
+        .iter()
+        .map(|entry| {
+            let mut report = verify_shard(&path.join(&entry.file), Some(entry));
+            if let Ok(reader) = ShardReader::open(&report.path)
+                && reader.header().fingerprint != manifest.fingerprint
+            {
+                report.faults.push(Error::Mismatch {
+                    path: report.path.clone(),
+                    what: "the fingerprint".to_owned(),
+                    found: reader.header().fingerprint.clone(),
+                    expected: format!("{} (by dataset.json)", manifest.fingerprint),
+                });
+            }
+            report
+        })
+        .collect();
+    Ok(Report { shards })
+}
+
+/// Checks every frame of a shard and, where a manifest's entry is given, length, samples and hash of the file.
+pub fn verify_shard(path: &Path, entry: Option<&ShardEntry>) -> ShardReport {
+    let mut report = ShardReport {
+        path: path.to_owned(),
+        samples: 0,
+        frames: 0,
+        faults: Vec::new(),
+    };
+    let reader = match ShardReader::open(path) {
+        Ok(reader) => reader,
+        Err(error) => {
+            report.faults.push(error);
+            return report;
+        }
+    };
+    report.samples = reader.len() as u64;
+    report.frames = reader.frames();
+    report.faults = (0..reader.frames())
+        .into_par_iter()
+        .filter_map(|frame| reader.check_frame(frame).err())
+        .collect();
+    if let Some(entry) = entry {
+        for (what, found, expected) in [
+            (
+                "the length",
+                reader.file_bytes().to_string(),
+                entry.bytes.to_string(),
+            ),
+            (
+                "the number of samples",
+                reader.len().to_string(),
+                entry.samples.to_string(),
+            ),
+            ("the SHA-256", reader.sha256(), entry.sha256.clone()),
+        ] {
+            if found != expected {
+                report.faults.push(Error::Mismatch {
+                    path: path.to_owned(),
+                    what: what.to_owned(),
+                    found,
+                    expected: format!("{expected} (by dataset.json)"),
+                });
+            }
+        }
+    }
+    report
+}

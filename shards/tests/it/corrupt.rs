@@ -1,0 +1,109 @@
+//! Damaged files: an error or exactly the original, never a panic and never wrong data.
+
+use std::path::Path;
+
+use shards::{
+    dataset::Dataset,
+    error::{Error, Result},
+    manifest::{Compression, Dtype, Flip, Store},
+    reader::ShardReader,
+    verify::verify_shard,
+};
+
+use crate::{header, settings, write};
+
+type Content = (Vec<u64>, Vec<i64>, Vec<String>, Vec<u32>);
+
+fn read_all(path: &Path) -> Result<Content> {
+    let reader = ShardReader::open(path)?;
+    let layout = reader.header().row_layout();
+    let mut values = Vec::new();
+    for sample in 0..reader.len() {
+        for view in 0..reader.header().views as usize {
+            let (mut mean, mut logvar) = (vec![0.0; layout.elements()], vec![0.0; layout.elements()]);
+            reader.read(sample, view, &mut mean, Some(&mut logvar))?;
+            values.extend(mean.iter().chain(&logvar).map(|value| value.to_bits()));
+        }
+    }
+    let keys = (0..reader.len()).map(|sample| reader.key(sample).unwrap().to_owned());
+    Ok((
+        reader.ids().to_vec(),
+        reader.labels().to_vec(),
+        keys.collect(),
+        values,
+    ))
+}
+
+#[test]
+fn each_flipped_byte_and_each_cut_is_noticed() {
+    for compression in [Compression::Zstd, Compression::None] {
+        let header = header(
+            [1, 4, 4],
+            settings(Store::Moments, Dtype::Bf16, Flip::Both, compression),
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = write(dir.path(), &header, 0..2).unwrap();
+        let bytes = fs_err::read(dir.path().join(&manifest.shards[0].file)).unwrap();
+        let expected = read_all(&dir.path().join(&manifest.shards[0].file)).unwrap();
+        let path = dir.path().join("damaged");
+        let mut noticed = 0;
+        for at in 0..bytes.len() {
+            for mask in [1 << (at % 8), 0xFF] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= mask;
+                fs_err::write(&path, &damaged).unwrap();
+                match read_all(&path) {
+                    Ok(content) => assert_eq!(content, expected, "byte {at}"),
+                    Err(error) => {
+                        noticed += 1;
+                        assert!(error.to_string().contains("damaged"), "{error}");
+                    }
+                }
+            }
+        }
+        assert!(noticed > bytes.len() * 2 * 9 / 10);
+        for length in 0..bytes.len() {
+            fs_err::write(&path, &bytes[..length]).unwrap();
+            assert!(read_all(&path).is_err(), "{length}");
+        }
+    }
+}
+
+#[test]
+fn verify_names_the_damaged_frame_and_goes_on() {
+    let header = header(
+        [2, 8, 8],
+        settings(Store::Moments, Dtype::Bf16, Flip::Both, Compression::None),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = write(dir.path(), &header, 0..4).unwrap();
+    assert!(shards::verify::verify(dir.path()).unwrap().is_sound());
+    let path = dir.path().join(&manifest.shards[0].file);
+    let mut bytes = fs_err::read(&path).unwrap();
+    // Rows of 384 bytes in stored frames of 400, after the header's frame of 4112.
+    for frame in [2, 5] {
+        bytes[4112 + 400 * (frame - 1) + 100] ^= 4;
+    }
+    fs_err::write(&path, &bytes).unwrap();
+    let report = verify_shard(&path, None);
+    let text: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    assert_eq!(text.len(), 2, "{text:?}");
+    assert!(
+        text[0].contains("frame 2") && text[1].contains("frame 5"),
+        "{text:?}"
+    );
+    assert!(!shards::verify::verify(dir.path()).unwrap().is_sound());
+}
+
+#[test]
+fn a_swapped_shard_is_refused() {
+    let header = header(
+        [2, 4, 4],
+        settings(Store::Moments, Dtype::Bf16, Flip::Both, Compression::None),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = write(dir.path(), &header, 0..8).unwrap();
+    let path = |shard: usize| dir.path().join(&manifest.shards[shard].file);
+    fs_err::copy(path(0), path(1)).unwrap();
+    assert!(matches!(Dataset::open(dir.path()), Err(Error::Mismatch { .. })));
+}

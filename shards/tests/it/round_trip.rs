@@ -1,0 +1,169 @@
+//! What was written comes back, through this crate and through zstd and safetensors alone.
+
+use safetensors::SafeTensors;
+use shards::{
+    dataset::Dataset,
+    error::Error,
+    manifest::{Compression, Dtype, Flip, Store, StoreSettings},
+    writer::DatasetWriter,
+};
+
+use crate::{header, record, settings, write};
+
+#[test]
+fn every_setting_comes_back() {
+    for store in [Store::Moments, Store::Mean] {
+        for (dtype, bound) in [
+            (Dtype::F32, 0.0),
+            (Dtype::F16, 1e-2),
+            (Dtype::Bf16, 1e-1),
+            (Dtype::Int8, 0.1),
+        ] {
+            for flip in [Flip::Both, Flip::None] {
+                for compression in [Compression::Zstd, Compression::None] {
+                    for frame_samples in [1, 3] {
+                        let mut store = settings(store, dtype, flip, compression);
+                        store.frame_samples = frame_samples;
+                        let header = header([3, 5, 7], store);
+                        let dir = tempfile::tempdir().unwrap();
+                        write(dir.path(), &header, 0..6).unwrap();
+                        let dataset = Dataset::open(dir.path()).unwrap();
+                        assert_eq!(dataset.len(), 6);
+                        let mut mean = vec![0.0; dataset.elements()];
+                        let mut logvar = vec![0.0; dataset.elements()];
+                        for i in [5, 0, 3, 1, 2, 4] {
+                            let expected = record(&header, i as u64);
+                            assert_eq!(dataset.id(i).unwrap(), expected.id);
+                            assert_eq!(dataset.key(i).unwrap(), expected.key);
+                            assert_eq!(dataset.label(i).unwrap(), expected.label);
+                            for (view, moments) in expected.views.iter().enumerate() {
+                                let logvar = dataset.has_logvar().then_some(&mut logvar[..]);
+                                dataset.read(i, view, &mut mean, logvar).unwrap();
+                                for (a, b) in mean.iter().zip(&moments.mean) {
+                                    assert!((a - b).abs() <= bound, "{dtype:?} {a} {b}");
+                                }
+                            }
+                            if dataset.has_logvar() {
+                                let expected = expected.views.last().unwrap().logvar.as_ref().unwrap();
+                                for (a, b) in logvar.iter().zip(expected) {
+                                    assert!((a - b).abs() <= 0.0981, "{a} {b}");
+                                }
+                            }
+                        }
+                        assert!(dataset.manifest().quantization_error <= f64::from(bound));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn zstd_and_safetensors_alone_read_a_shard() {
+    let header = header(
+        [2, 4, 4],
+        settings(Store::Moments, Dtype::Bf16, Flip::Both, Compression::Zstd),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = write(dir.path(), &header, 0..4).unwrap();
+    let file = dir.path().join(&manifest.shards[0].file);
+    assert_eq!(manifest.shards[0].file, "train-00000-of-00001.safetensors.zst");
+    // The streaming decoder skips the seek table, as `zstd -d` does.
+    let bytes = zstd::decode_all(fs_err::File::open(&file).unwrap()).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let rows = tensors.tensor("rows").unwrap();
+    let row_bytes = 3 * 32;
+    assert_eq!(rows.shape(), [8, row_bytes]);
+    let row = &rows.data()[row_bytes..2 * row_bytes];
+    let expected = &record(&header, 0).views[1].mean;
+    for (i, expected) in expected.iter().enumerate() {
+        let value = f32::from_bits((u32::from(row[i]) << 24) | (u32::from(row[32 + i]) << 16));
+        assert!((value - expected).abs() <= expected.abs() / 256.0);
+    }
+    assert_eq!(tensors.tensor("id").unwrap().data()[8..16], 1u64.to_le_bytes());
+}
+
+#[test]
+fn high_planes_make_bf16_shrink() {
+    let sizes: Vec<u64> = [Compression::Zstd, Compression::None]
+        .into_iter()
+        .map(|compression| {
+            let mut store = settings(Store::Mean, Dtype::Bf16, Flip::None, compression);
+            store.shard_samples = 64;
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), &header([4, 32, 32], store), 0..64)
+                .unwrap()
+                .shards[0]
+                .bytes
+        })
+        .collect();
+    let ratio = sizes[1] as f64 / sizes[0] as f64;
+    assert!(ratio > 1.35, "{ratio}");
+}
+
+#[test]
+fn a_killed_run_continues_to_the_same_bytes() {
+    let header = header(
+        [2, 4, 4],
+        settings(Store::Moments, Dtype::F16, Flip::Both, Compression::Zstd),
+    );
+    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = write(whole.path(), &header, 0..11).unwrap();
+    for stop in [3, 6, 10] {
+        let mut writer = DatasetWriter::open(broken.path(), header.clone()).unwrap();
+        for id in writer.finished_samples()..stop {
+            writer.push(&record(&header, id)).unwrap();
+        }
+        drop(writer);
+        assert!(matches!(
+            Dataset::open(broken.path()),
+            Err(Error::NoManifest { .. })
+        ));
+    }
+    let writer = DatasetWriter::open(broken.path(), header.clone()).unwrap();
+    assert_eq!(writer.finished_samples(), 8);
+    assert_eq!(writer.last_finished().unwrap().0, 7);
+    drop(writer);
+    assert_eq!(write(broken.path(), &header, 8..11).unwrap(), expected);
+    for entry in fs_err::read_dir(whole.path()).unwrap() {
+        let name = entry.unwrap().file_name();
+        let bytes = |dir: &tempfile::TempDir| fs_err::read(dir.path().join(&name)).unwrap();
+        assert_eq!(bytes(&whole), bytes(&broken), "{name:?}");
+    }
+    let mut again = DatasetWriter::open(broken.path(), header.clone()).unwrap();
+    assert!(again.is_complete());
+    assert!(matches!(
+        again.push(&record(&header, 11)),
+        Err(Error::Complete { .. })
+    ));
+    assert_eq!(again.finish().unwrap(), expected);
+}
+
+#[test]
+fn other_settings_are_refused_by_name() {
+    let mut header = header([2, 4, 4], StoreSettings::default());
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &header, 0..2).unwrap();
+    header.image_size = 512;
+    let error = DatasetWriter::open(dir.path(), header).err().unwrap().to_string();
+    assert!(error.contains("image_size is 32, expected 512"), "{error}");
+}
+
+#[test]
+fn records_that_do_not_fit_are_refused() {
+    let header = header([2, 4, 4], StoreSettings::default());
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = DatasetWriter::open(dir.path(), header.clone()).unwrap();
+    let good = record(&header, 5);
+    let mut wrong = vec![good.clone(), good.clone(), good.clone(), good.clone()];
+    wrong[0].views.pop();
+    wrong[1].views[0].mean.pop();
+    wrong[2].views[1].logvar = None;
+    wrong[3].views[0].mean[3] = f32::NAN;
+    for record in &wrong {
+        assert!(matches!(writer.push(record), Err(Error::Record { id: 5, .. })));
+    }
+    writer.push(&good).unwrap();
+    assert!(matches!(writer.push(&good), Err(Error::Record { .. })));
+    assert_eq!(writer.finish().unwrap().samples, 1);
+}
