@@ -28,6 +28,10 @@ enum Command {
     Encode(Box<commands::encode::EncodeArgs>),
     /// Crop an image, or every image of a folder, to a square PNG
     Crop(commands::crop::CropArgs),
+    /// Write pairs of original and reconstruction, with the PSNR of each
+    Reconstruct(commands::reconstruct::ReconstructArgs),
+    /// Encode some samples of a dataset anew and compare
+    Verify(commands::verify::VerifyArgs),
 }
 
 /// Runs `preprocess` with the arguments `args` (the program's name first); answers the exit code.
@@ -40,6 +44,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u
     let done = match &cli.command {
         Command::Encode(args) => commands::encode::run(args, printer),
         Command::Crop(args) => commands::crop::run(args, printer),
+        Command::Reconstruct(args) => commands::reconstruct::run(args, printer),
+        Command::Verify(args) => commands::verify::run(args, printer),
     };
     let code = done.unwrap_or_else(|error| exit::fail(printer, &error));
     printer.flush();

@@ -64,6 +64,10 @@ fn the_demo_set_is_stored_as_it_is_drawn() {
     assert_eq!(mean[1], f32::from(image.data[3]) / 127.5 - 1.0);
     dataset.read(13, 1, &mut mean, None).unwrap();
     assert_eq!(mean[0], f32::from(image.data[15 * 3]) / 127.5 - 1.0);
+    let path = dir.path().to_string_lossy().into_owned();
+    let (code, out, err) = preprocess(&["verify", &path, "--against", "demo", "--samples", "5"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("0 differ"), "{out}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::console::count::{bytes, parse_count, with_commas};
 use crate::console::{JsonTarget, Printer, exit};
 use crate::dataset::{Dataset, demo::Demo, folder::Folder};
 use crate::pipeline::{self, EncodeConfig};
+use crate::vae::AutoencoderKl;
 
 use super::autoencoder;
 
@@ -179,15 +180,15 @@ fn open(args: &EncodeArgs) -> Result<Dataset> {
     }
 }
 
-fn header(args: &EncodeArgs, source: &Dataset, vae: &autoencoder::Autoencoder) -> Result<ManifestHeader> {
+fn header(args: &EncodeArgs, source: &Dataset, vae: &AutoencoderKl) -> Result<ManifestHeader> {
     let size = args.size as usize;
     let store = match args.store.as_deref() {
-        Some("moments") if !vae.has_variance() => {
+        Some("moments") if !autoencoder::has_variance(vae) => {
             bail!("pixels have no variance to store\nhint: --store mean")
         }
         Some("sample") => Store::Sample,
         Some("moments") => Store::Moments,
-        None if vae.has_variance() => Store::Moments,
+        None if autoencoder::has_variance(vae) => Store::Moments,
         _ => Store::Mean,
     };
     let dtype = match args.dtype.as_str() {
@@ -233,9 +234,9 @@ fn header(args: &EncodeArgs, source: &Dataset, vae: &autoencoder::Autoencoder) -
         image_size: size,
         transform: transform.into(),
         decoder: decoder.into(),
-        vae: vae.record(),
+        vae: vae.record().clone(),
         store: settings,
-        shape: vae.shape(size),
+        shape: autoencoder::shape(vae, size),
         num_classes: class_names.len(),
         class_names,
         seed: args.seed,

@@ -3,3 +3,5 @@
 mod autoencoder;
 pub mod crop;
 pub mod encode;
+pub mod reconstruct;
+pub mod verify;

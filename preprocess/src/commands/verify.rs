@@ -1,0 +1,110 @@
+//! `preprocess verify`: encodes some samples of a dataset anew and compares.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use candle_core::Device;
+use shards::manifest::Store;
+
+use crate::console::{JsonTarget, Printer, exit};
+use crate::dataset::{Dataset, demo::Demo, folder::Folder};
+use crate::image::tensor;
+
+use super::autoencoder;
+
+/// Largest root mean square difference, over that of the latents, beyond what the storage itself loses.
+const TOLERANCE: f64 = 0.005;
+
+/// Encodes some samples of a dataset anew from its source and compares them with what is stored.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// The dataset's folder
+    dataset: PathBuf,
+    /// The source: the folder of images, or `demo`
+    #[arg(long)]
+    against: PathBuf,
+    /// How many samples, spread evenly
+    #[arg(long, default_value_t = 64)]
+    samples: usize,
+    /// The autoencoder, if it is not where it was
+    #[arg(long)]
+    vae: Option<String>,
+    /// Write the data as JSON to stdout, or into FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    json: Option<Option<PathBuf>>,
+}
+
+/// Runs the command; samples that differ give exit code 1.
+///
+/// # Errors
+/// When the dataset or its source cannot be read, or when only noisy samples are stored.
+pub fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<u8> {
+    let json: &JsonTarget = &args.json;
+    printer.set_json(json);
+    let stored = shards::dataset::Dataset::open(&args.dataset)?;
+    let manifest = stored.manifest();
+    if manifest.store.store == Store::Sample {
+        bail!("the dataset stores samples of the posterior, which cannot be compared with its mean");
+    }
+    let source = if manifest.source.dataset == "demo" {
+        Dataset::Demo(Demo {
+            seed: manifest.seed,
+            count: u64::MAX,
+        })
+    } else {
+        Dataset::Folder(Folder::open(&args.against)?)
+    };
+    let size = manifest.image_size;
+    let vae = autoencoder::load(args.vae.as_deref().unwrap_or(&manifest.vae.id), size)?;
+    if autoencoder::shape(&vae, size) != manifest.shape {
+        bail!(
+            "the autoencoder's latents are {:?}, the dataset's {:?}",
+            autoencoder::shape(&vae, size),
+            manifest.shape
+        );
+    }
+    let count = args.samples.clamp(1, stored.len());
+    let (mut worst, mut differ) = (0f64, 0usize);
+    let mut mean = vec![0f32; stored.elements()];
+    for n in 0..count {
+        let i = n * stored.len() / count;
+        let (id, key) = (stored.id(i)?, stored.key(i)?.to_string());
+        if id >= source.len() || source.key(id) != key || source.label(id) != stored.label(i)? {
+            differ += 1;
+            printer.say(format_args!(
+                "{key}: the source has another image or label at this place"
+            ));
+            continue;
+        }
+        let image = source.load(id, size).with_context(|| key.clone())?;
+        for view in 0..stored.views() {
+            let image = if view == 0 { image.clone() } else { image.flipped() };
+            let latent = vae
+                .encode(&tensor::to_unit(&[image], &Device::Cpu)?)?
+                .mean
+                .flatten_all()?
+                .to_vec1::<f32>()?;
+            stored.read(i, view, &mut mean, None)?;
+            let square = |values: &mut dyn Iterator<Item = f64>| {
+                (values.map(|v| v * v).sum::<f64>() / latent.len().max(1) as f64).sqrt()
+            };
+            let error = square(&mut latent.iter().zip(&mean).map(|(a, b)| f64::from(a - b)));
+            let scale = square(&mut latent.iter().map(|v| f64::from(*v))).max(1e-12);
+            worst = worst.max(error / scale);
+            if error > TOLERANCE * scale + 2.0 * manifest.quantization_error {
+                differ += 1;
+                printer.say(format_args!(
+                    "{key} view {view}: differs by {:.3} % of the latent",
+                    100.0 * error / scale
+                ));
+            }
+        }
+    }
+    printer.say(format_args!(
+        "compared {count} samples: {differ} differ, at most {:.4} % of the latent",
+        100.0 * worst
+    ));
+    let report = serde_json::json!({ "samples": count, "differ": differ, "worst_relative_rms": worst });
+    printer.json(json, &report)?;
+    Ok(if differ == 0 { exit::DONE } else { exit::BAD })
+}
