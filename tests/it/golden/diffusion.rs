@@ -6,7 +6,11 @@ use trainer::diffusion::{Schedule, training_loss};
 use super::case::{Case, Computed, Outcome, widen};
 
 pub(super) fn run(case: &Case) -> Result<Outcome> {
-    for (key, offered) in [("schedule", "linear"), ("predict", "epsilon"), ("variance", "learned_range")] {
+    for (key, offered) in [
+        ("schedule", "linear"),
+        ("predict", "epsilon"),
+        ("variance", "learned_range"),
+    ] {
         if let Some(value) = case.args[key].as_str()
             && value != offered
         {
@@ -26,7 +30,13 @@ pub(super) fn run(case: &Case) -> Result<Outcome> {
     training_batch(case, &base, &mut computed)?;
     sampling_steps(case, &base, &spaced, &ddim, &mut computed)?;
     guidance(case, number("guidance_scale")?, &mut computed)?;
-    chains(case, &base.respaced(text("chain")?)?, &base.respaced(text("ddim_chain")?)?, num_timesteps, &mut computed)?;
+    chains(
+        case,
+        &base.respaced(text("chain")?)?,
+        &base.respaced(text("ddim_chain")?)?,
+        num_timesteps,
+        &mut computed,
+    )?;
     Ok(Outcome::Computed(computed))
 }
 
@@ -37,15 +47,27 @@ fn put_tables(computed: &mut Computed, name: &str, s: &Schedule) {
         ("alphas_cumprod", s.alphas_cumprod.clone()),
         ("alphas_cumprod_prev", s.alphas_cumprod_prev.clone()),
         ("log_betas", s.log_betas.clone()),
-        ("posterior_log_variance_clipped", s.posterior_log_variance_clipped.clone()),
+        (
+            "posterior_log_variance_clipped",
+            s.posterior_log_variance_clipped.clone(),
+        ),
         ("posterior_mean_coef1", s.posterior_mean_coef1.clone()),
         ("posterior_mean_coef2", s.posterior_mean_coef2.clone()),
         ("posterior_variance", s.posterior_variance.clone()),
         ("sqrt_alphas_cumprod", of_cumprod(&f64::sqrt)),
         ("sqrt_one_minus_alphas_cumprod", of_cumprod(&|a| (1.0 - a).sqrt())),
-        ("sqrt_recip_alphas_cumprod", (0..s.len()).map(|t| s.sqrt_recip(t)).collect()),
-        ("sqrt_recipm1_alphas_cumprod", (0..s.len()).map(|t| s.sqrt_recipm1(t)).collect()),
-        ("timestep_map", s.timestep_map.iter().map(|&t| f64::from(t)).collect()),
+        (
+            "sqrt_recip_alphas_cumprod",
+            (0..s.len()).map(|t| s.sqrt_recip(t)).collect(),
+        ),
+        (
+            "sqrt_recipm1_alphas_cumprod",
+            (0..s.len()).map(|t| s.sqrt_recipm1(t)).collect(),
+        ),
+        (
+            "timestep_map",
+            s.timestep_map.iter().map(|&t| f64::from(t)).collect(),
+        ),
     ];
     for (table, values) in tables {
         computed.insert(format!("out.{name}.{table}"), values);
@@ -58,7 +80,11 @@ fn split(output: &[f64], b: usize, count: usize) -> (&[f64], &[f64]) {
 }
 
 fn training_batch(case: &Case, s: &Schedule, computed: &mut Computed) -> Result<()> {
-    let (x_start, noise, output) = (case.f32("in.x_start")?, case.f32("in.noise")?, case.f32("in.model_output")?);
+    let (x_start, noise, output) = (
+        case.f32("in.x_start")?,
+        case.f32("in.noise")?,
+        case.f32("in.model_output")?,
+    );
     let timesteps = case.indices("in.t")?;
     let count = x_start.len() / timesteps.len();
     let mut x_t = vec![0f32; x_start.len()];
@@ -69,8 +95,15 @@ fn training_batch(case: &Case, s: &Schedule, computed: &mut Computed) -> Result<
         let (x0, n) = (&x_start[image.clone()], &noise[image.clone()]);
         s.q_sample(t as usize, x0, n, &mut x_t[image]);
         let weight = 1.0 / timesteps.len() as f64;
-        let loss =
-            training_loss(s, t as usize, x0, n, &output[both.clone()], weight, &mut d_output[both]);
+        let loss = training_loss(
+            s,
+            t as usize,
+            x0,
+            n,
+            &output[both.clone()],
+            weight,
+            &mut d_output[both],
+        );
         mse.push(loss.mse);
         vb.push(loss.vb);
     }
@@ -96,14 +129,21 @@ fn sampling_steps(
     let (spaced_index, ddim_index) = (case.indices("in.spaced.index")?, case.indices("in.ddim.index")?);
     let count = x_t.len() / timesteps.len();
     let mut put = |name: &str, values: &[f64]| {
-        computed.entry(format!("out.{name}")).or_default().extend_from_slice(values);
+        computed
+            .entry(format!("out.{name}"))
+            .or_default()
+            .extend_from_slice(values);
     };
     for (b, &t) in timesteps.iter().enumerate() {
         let image = b * count..(b + 1) * count;
         let (x, z) = (&x_t[image.clone()], &noise[image.clone()]);
         let (eps, v) = split(output, b, count);
         let t = t as usize;
-        let mean: Vec<f64> = x_start[image].iter().zip(x).map(|(x0, x)| base.posterior_mean(t, *x0, *x)).collect();
+        let mean: Vec<f64> = x_start[image]
+            .iter()
+            .zip(x)
+            .map(|(x0, x)| base.posterior_mean(t, *x0, *x))
+            .collect();
         put("posterior_mean", &mean);
         for (clip, suffix) in [(false, ""), (true, "_clip")] {
             let p = base.p_mean_variance(t, x, eps, v, clip);
@@ -143,7 +183,10 @@ fn guidance(case: &Case, scale: f64, computed: &mut Computed) -> Result<()> {
 /// The stub model at the original timestep `t`: noise and variance prediction.
 fn stub(x: &[f64], t: u32, num_timesteps: usize) -> (Vec<f64>, Vec<f64>) {
     let u = f64::from(t) / num_timesteps as f64;
-    let noise = x.iter().map(|x| 0.9 * x + 0.2 * (3.0 * u).sin() * x.cos()).collect();
+    let noise = x
+        .iter()
+        .map(|x| 0.9 * x + 0.2 * (3.0 * u).sin() * x.cos())
+        .collect();
     (noise, x.iter().map(|x| (x - u).tanh()).collect())
 }
 
