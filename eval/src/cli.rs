@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 use preprocess::console::{Printer, exit};
 
-use crate::commands::{fid, reference, report};
+use crate::commands::{fid, quickstart, reference, report};
 
 /// Scores images as the literature on diffusion models does.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Fid(fid::Args),
     /// Make a reference file (statistics and 10,000 images) from a set of images.
     Reference(reference::Args),
+    /// Draw shapes, train a small model on them, sample and score: about three minutes, no network.
+    Quickstart(quickstart::Args),
     /// One HTML page of several evaluations.
     Report(report::Args),
 }
@@ -38,6 +40,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u
     let outcome = match &cli.command {
         Command::Fid(args) => fid::run(args, printer),
         Command::Reference(args) => reference::run(args, printer),
+        Command::Quickstart(args) => quickstart::run(args, printer),
         Command::Report(args) => report::run(args, printer),
     };
     printer.flush();

@@ -1,5 +1,6 @@
 //! One subcommand a file.
 
 pub mod fid;
+pub mod quickstart;
 pub mod reference;
 pub mod report;
