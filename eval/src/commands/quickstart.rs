@@ -62,7 +62,10 @@ pub struct Args {
 pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     let size = args.size as usize;
     anyhow::ensure!(size.is_multiple_of(4), "--size {size} is not a multiple of 4");
-    anyhow::ensure!(args.seconds.is_finite() && args.seconds > 0.0, "--seconds must be above 0");
+    anyhow::ensure!(
+        args.seconds.is_finite() && args.seconds > 0.0,
+        "--seconds must be above 0"
+    );
     fs_err::create_dir_all(&args.out)?;
     let draw = |range: std::ops::Range<u64>| -> Vec<(RgbImage, usize)> {
         range.map(|id| demo::draw(args.seed, id, size)).collect()
@@ -89,7 +92,11 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     ));
     let initial = model.init(args.seed)?;
     let (weights, losses) = fit(&model, &initial, &train, args, printer)?;
-    printer.note(format_args!("{} steps; sampling {} pictures twice", losses.len(), args.samples));
+    printer.note(format_args!(
+        "{} steps; sampling {} pictures twice",
+        losses.len(),
+        args.samples
+    ));
     let untrained = sample(&model, &initial, args)?;
     let trained = sample(&model, &weights, args)?;
 
@@ -115,11 +122,26 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     let samples_png = report::encode_png(&grid::grid(&trained, columns)?)?;
     let held_out_png = report::encode_png(&grid::grid(&held_out, columns)?)?;
     let points = smoothed(&losses);
-    let loss_png = report::encode_png(&line_plot("loss", &[Series { name: "mse + vb".into(), points }]))?;
+    let loss_png = report::encode_png(&line_plot(
+        "loss",
+        &[Series {
+            name: "mse + vb".into(),
+            points,
+        }],
+    ))?;
     let pictures = [
-        Picture { caption: "Samples, one class a column where the grid is 10 wide", png: &samples_png },
-        Picture { caption: "Held-out pictures", png: &held_out_png },
-        Picture { caption: "Training loss by step", png: &loss_png },
+        Picture {
+            caption: "Samples, one class a column where the grid is 10 wide",
+            png: &samples_png,
+        },
+        Picture {
+            caption: "Held-out pictures",
+            png: &held_out_png,
+        },
+        Picture {
+            caption: "Training loss by step",
+            png: &loss_png,
+        },
     ];
     fs_err::write(args.out.join("grid.png"), &samples_png)?;
     fs_err::write(args.out.join("loss.png"), &loss_png)?;
@@ -140,7 +162,11 @@ fn fit(
     let schedule = Schedule::linear(NUM_TIMESTEPS);
     let rng = Philox::new(args.seed);
     let null_label = model.config.null_label().unwrap_or(0);
-    let adamw = AdamWConfig { beta2: 0.99, ema_decay: 0.995, ..AdamWConfig::default() };
+    let adamw = AdamWConfig {
+        beta2: 0.99,
+        ema_decay: 0.995,
+        ..AdamWConfig::default()
+    };
     let mut optimizer = AdamW::new(adamw, initial.len(), model.layout().ssm_ranges());
     let (mut params, mut ema) = (initial.to_vec(), initial.to_vec());
     let mut grads = vec![0.0; params.len()];
@@ -174,17 +200,38 @@ fn fit(
             let (noise, wide) = (&noise[b * image..][..image], b * 2 * image..(b + 1) * 2 * image);
             let weight = 1.0 / BATCH as f64;
             let (out, d_out) = (&output[wide.clone()], &mut d_out[wide]);
-            let parts = training_loss(&schedule, times[b] as usize, &data[ids[b]], noise, out, weight, d_out);
+            let parts = training_loss(
+                &schedule,
+                times[b] as usize,
+                &data[ids[b]],
+                noise,
+                out,
+                weight,
+                d_out,
+            );
             loss += weight * (parts.mse + parts.vb);
         }
-        anyhow::ensure!(loss.is_finite(), "the loss is not finite at step {step}: use another --seed");
+        anyhow::ensure!(
+            loss.is_finite(),
+            "the loss is not finite at step {step}: use another --seed"
+        );
         grads.fill(0.0);
         model.backward(&params, saved, &d_out, &mut grads)?;
         let grad_scale = (MAX_GRAD_NORM / grad_norm(&grads).max(MAX_GRAD_NORM)) as f32;
         let done = (start.elapsed().as_secs_f64() / args.seconds).min(1.0);
         let decay = 0.05 + 0.95 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
         let lr = MAX_LR * decay * (step as f64 / WARM_UP as f64).min(1.0);
-        optimizer.step(step, Rates { lr, ssm_lr: lr, grad_scale }, &mut params, &grads, &mut ema);
+        optimizer.step(
+            step,
+            Rates {
+                lr,
+                ssm_lr: lr,
+                grad_scale,
+            },
+            &mut params,
+            &grads,
+            &mut ema,
+        );
         losses.push(loss);
         progress.set(printer, step, &format!("loss {loss:.4}"));
     }
@@ -199,13 +246,19 @@ fn sample(model: &DiffuSsm, weights: &[f32], args: &Args) -> anyhow::Result<Vec<
     let config = SampleConfig {
         seed: args.seed,
         sampler: Sampler::Ddim { eta: 0.0 },
-        guidance: Guidance { scale: 2.0, ..Guidance::default() },
+        guidance: Guidance {
+            scale: 2.0,
+            ..Guidance::default()
+        },
     };
     let kernels = model.kernels(weights);
     let indices: Vec<u64> = (0..args.samples).collect();
     let mut pictures = Vec::with_capacity(indices.len());
     for indices in indices.chunks(BATCH) {
-        let labels: Vec<u32> = indices.iter().map(|index| (index % CLASSES as u64) as u32).collect();
+        let labels: Vec<u32> = indices
+            .iter()
+            .map(|index| (index % CLASSES as u64) as u32)
+            .collect();
         let batch = sampler::Batch {
             indices,
             labels: &labels,
@@ -213,8 +266,10 @@ fn sample(model: &DiffuSsm, weights: &[f32], args: &Args) -> anyhow::Result<Vec<
             channels: 3,
             area: size * size,
         };
-        let x = sampler::sample(&schedule, &config, &batch, |x, t, y| model.forward_with(weights, &kernels, x, t, y))
-            .context("sampling failed")?;
+        let x = sampler::sample(&schedule, &config, &batch, |x, t, y| {
+            model.forward_with(weights, &kernels, x, t, y)
+        })
+        .context("sampling failed")?;
         pictures.extend(x.chunks_exact(3 * size * size).map(|x| from_chw(x, size)));
     }
     Ok(pictures)
@@ -223,13 +278,20 @@ fn sample(model: &DiffuSsm, weights: &[f32], args: &Args) -> anyhow::Result<Vec<
 /// `[3, H, W]` in [-1, 1].
 fn to_chw(picture: &RgbImage) -> Vec<f32> {
     let channel = |c: usize| picture.data.iter().skip(c).step_by(3);
-    (0..3).flat_map(|c| channel(c).map(|&byte| f32::from(byte) / 127.5 - 1.0)).collect()
+    (0..3)
+        .flat_map(|c| channel(c).map(|&byte| f32::from(byte) / 127.5 - 1.0))
+        .collect()
 }
 
 fn from_chw(values: &[f32], size: usize) -> RgbImage {
     let area = size * size;
-    let data = (0..area * 3).map(|i| (127.5 * values[(i % 3) * area + i / 3] + 128.0).clamp(0.0, 255.0) as u8);
-    RgbImage { width: size, height: size, data: data.collect() }
+    let data =
+        (0..area * 3).map(|i| (127.5 * values[(i % 3) * area + i / 3] + 128.0).clamp(0.0, 255.0) as u8);
+    RgbImage {
+        width: size,
+        height: size,
+        data: data.collect(),
+    }
 }
 
 /// Statistics of the mean colours (in 0..1) of a 4 x 4 grid of squares: 48 features.
@@ -253,7 +315,11 @@ fn coarse_colours<'a>(pictures: impl Iterator<Item = &'a RgbImage>) -> anyhow::R
 fn smoothed(losses: &[f64]) -> Vec<(f64, f64)> {
     let width = losses.len().div_ceil(200).max(1);
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    losses.chunks(width).enumerate().map(|(i, part)| ((i * width) as f64, mean(part))).collect()
+    losses
+        .chunks(width)
+        .enumerate()
+        .map(|(i, part)| ((i * width) as f64, mean(part)))
+        .collect()
 }
 
 #[cfg(test)]
