@@ -217,10 +217,6 @@ fn load(
 }
 
 /// Takes images as they come and hands them on in order; answers the number of bad ones.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one stage of the pipeline: its channels and what it writes"
-)]
 fn in_order(
     source: &Dataset,
     first: u64,
