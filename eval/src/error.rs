@@ -22,6 +22,9 @@ pub enum Error {
         /// What was expected and found.
         what: String,
     },
+    /// A NumPy archive could not be read or written.
+    #[error(transparent)]
+    Npz(#[from] preprocess::npz::Error),
     /// A tensor file could not be read.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

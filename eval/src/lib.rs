@@ -11,7 +11,7 @@ pub mod features;
 pub mod images;
 pub mod inception;
 pub mod metric;
-pub mod npz;
+pub use preprocess::npz;
 pub mod reference;
 pub mod report;
 pub mod stats;

@@ -10,5 +10,6 @@ pub mod console;
 pub mod dataset;
 pub mod image;
 pub mod nn;
+pub mod npz;
 pub mod pipeline;
 pub mod vae;

@@ -2,7 +2,9 @@
 
     pip install -r requirements.txt
     apt-get install lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds plasma-workspace-wallpapers
-    python make.py --minutes 60 --out .          # one core; half demo images, half photograph crops
+    python make.py --minutes 30                  # one core; half demo images, half photograph crops
+    python make.py --minutes 50 --start . --lr 1e-3   # goes on from the weights in this folder
+    python make.py --classifier ../../../eval/assets/demo-classifier   # the judge of the quickstart's samples
 
 The network is diffusers' AutoencoderKL with small widths. Two things make it learn in an hour of one core: every block
 starts as the identity, and the loss sees 8x8 averages in opponent colours, without which green and purple are lost.
@@ -22,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+import classifier
 import demo
 
 PHOTOGRAPHS = [
@@ -64,7 +67,15 @@ def unit(images):
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def initialise(vae):
+def load(folder):
+    vae = AutoencoderKL(**CONFIG)
+    state = load_file(os.path.join(folder, "diffusion_pytorch_model.safetensors"))
+    vae.load_state_dict({k: v.float() for k, v in state.items()})
+    return vae
+
+
+def initialised():
+    vae = AutoencoderKL(**CONFIG)
     for name, module in vae.named_modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             fan_in = module.weight[0].numel()
@@ -75,6 +86,7 @@ def initialise(vae):
     with torch.no_grad():
         vae.quant_conv.weight[4:].zero_()
         vae.quant_conv.bias[4:].fill_(-5.0)
+    return vae
 
 
 def opponent(x):
@@ -109,8 +121,7 @@ def psnr(vae, images):
 def train(args, train_photos, checks):
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    vae = AutoencoderKL(**CONFIG)
-    initialise(vae)
+    vae = load(args.start) if args.start else initialised()
     head = torch.nn.Conv2d(4, 3, 1)
     params = [{"params": vae.parameters(), "lr": args.lr}, {"params": head.parameters(), "lr": 1e-2}]
     optimizer = torch.optim.AdamW(params, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -120,7 +131,7 @@ def train(args, train_photos, checks):
     print("training", flush=True)
     start, step, saved = time.time(), 0, 0.0
     while (spent := (time.time() - start) / 60) < args.minutes:
-        side, count = ((64, 8), (64, 8), (64, 8), (64, 8), (128, 2))[step % 5]
+        side, count = ((64, 8), (128, 2))[step % 2]
         picks = sets[side][rng.integers(len(sets[side]), size=count // 2)]
         batch = np.stack(list(picks) + [crop(rng, train_photos, side) for _ in range(count // 2)])
         if rng.random() < 0.5:
@@ -199,10 +210,14 @@ def main():
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--snapshot", default="tiny-vae.pt", help="the averaged weights so far")
+    parser.add_argument("--start", help="folder of an exported autoencoder to go on from")
+    parser.add_argument("--classifier", help="train the classifier of demo images into this folder, and nothing else")
     parser.add_argument("--export-snapshot", action="store_true", help="only export what --snapshot holds")
     parser.add_argument("--out", default=".")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.classifier:
+        return classifier.make(load(args.out), args.classifier)
     train_photos, held, names = photographs()
     print("held out:", [os.path.relpath(n, "/usr/share") for n in names], flush=True)
     rng = np.random.default_rng(7)
