@@ -80,6 +80,19 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The weights are not those that a dataset was made with.
+    #[error(
+        "the autoencoder `{id}` has changed: its weights have the SHA-256 {found}, the dataset was made with {expected}\n\
+         hint: encode the dataset again, or bring the old weights back"
+    )]
+    Replaced {
+        /// The autoencoder.
+        id: String,
+        /// The hash that the dataset records.
+        expected: String,
+        /// The hash of what is there.
+        found: String,
+    },
     /// An image or latent has a shape that the autoencoder cannot take.
     #[error("the autoencoder cannot take a tensor of shape {got:?}: {reason}")]
     Input {

@@ -8,7 +8,7 @@ use super::config::VaeConfig;
 use super::error::Error;
 use super::hub;
 use super::source::VaeSource;
-use super::weights::{WeightFile, sha256_file};
+use super::weights::{WeightFile, sha256_bytes, sha256_file};
 
 /// The configuration of a diffusers folder.
 pub(crate) const CONFIG_FILE: &str = "config.json";
@@ -30,7 +30,7 @@ pub(crate) fn load(source: &VaeSource) -> Result<Option<Loaded>, Error> {
     let id = source.to_string();
     match source {
         VaeSource::None => Ok(None),
-        VaeSource::Tiny => Err(Error::Source(id)),
+        VaeSource::Tiny => embedded(id).map(Some),
         VaeSource::Hub { id, revision } => {
             let files = hub::fetch(id, revision.as_deref())?;
             let config = read_config(&files.config)?;
@@ -52,20 +52,39 @@ pub(crate) fn load(source: &VaeSource) -> Result<Option<Loaded>, Error> {
     }
 }
 
+/// The embedded autoencoder: see `assets/tiny-vae/README.md`.
+fn embedded(id: String) -> Result<Loaded, Error> {
+    const CONFIG: &str = include_str!("../../assets/tiny-vae/config.json");
+    const WEIGHTS: &[u8] = include_bytes!("../../assets/tiny-vae/diffusion_pytorch_model.safetensors");
+    let config = VaeConfig::from_json(CONFIG, "the embedded config.json")?;
+    let weights = WeightFile::embedded(WEIGHTS, "the embedded autoencoder", config.block_out_channels.len())?;
+    Ok(loaded(config, weights, id, None, sha256_bytes(WEIGHTS)))
+}
+
 fn open(config: VaeConfig, path: &Path, id: String, revision: Option<String>) -> Result<Loaded, Error> {
     let weights = WeightFile::open(path, config.block_out_channels.len())?;
+    Ok(loaded(config, weights, id, revision, sha256_file(path)?))
+}
+
+fn loaded(
+    config: VaeConfig,
+    weights: WeightFile,
+    id: String,
+    revision: Option<String>,
+    sha256: String,
+) -> Loaded {
     let record = VaeRecord {
         id,
         revision,
-        sha256: Some(sha256_file(path)?),
+        sha256: Some(sha256),
         scaling_factor: config.scaling_factor,
         downsampling: config.downsampling(),
     };
-    Ok(Loaded {
+    Loaded {
         config,
         weights,
         record,
-    })
+    }
 }
 
 fn weights_in(folder: &Path) -> Result<PathBuf, Error> {

@@ -72,6 +72,26 @@ impl AutoencoderKl {
         }
     }
 
+    /// Loads the autoencoder that a dataset was made with; results will be on `device`.
+    ///
+    /// # Errors
+    /// Those of [`AutoencoderKl::load`], and [`Error::Replaced`] when other weights lie there now.
+    pub fn from_record(record: &VaeRecord, device: &Device) -> Result<Self, Error> {
+        let name = match &record.revision {
+            Some(revision) => format!("{}@{revision}", record.id),
+            None => record.id.clone(),
+        };
+        let vae = Self::load(&name.parse()?, device)?;
+        if record.sha256.is_some() && vae.record.sha256 != record.sha256 {
+            return Err(Error::Replaced {
+                id: name,
+                expected: record.sha256.clone().unwrap_or_default(),
+                found: vae.record.sha256.unwrap_or_default(),
+            });
+        }
+        Ok(vae)
+    }
+
     /// Builds the network of `config` from tensors that `get` gives by name.
     ///
     /// # Errors

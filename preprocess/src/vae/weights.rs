@@ -72,7 +72,6 @@ impl WeightFile {
     }
 
     /// A safetensors file embedded in the program.
-    #[expect(dead_code, reason = "for the embedded autoencoder")]
     pub(crate) fn embedded(bytes: &'static [u8], origin: &str, levels: usize) -> Result<Self, Error> {
         Self::safetensors(Bytes::Embedded(bytes), origin.to_owned(), levels)
     }
@@ -213,7 +212,6 @@ pub(crate) fn sha256_file(path: &Path) -> Result<String, Error> {
 }
 
 /// The SHA-256 of bytes, in hexadecimal.
-#[expect(dead_code, reason = "for the embedded autoencoder")]
 pub(crate) fn sha256_bytes(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }

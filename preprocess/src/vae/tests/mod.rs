@@ -1,5 +1,6 @@
 //! Promises of the whole autoencoder.
 
+mod embedded;
 mod golden;
 mod layouts;
 
