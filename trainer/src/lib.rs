@@ -1,6 +1,16 @@
 //! DiffuSSM in Rust: the model with hand-written backward passes, its diffusion, training and sampling.
+//!
+//! `fit` joins `shards` (batches of latents), `diffusion` (noise and loss), `model` (forward and backward over `ops`)
+//! and `optim` (AdamW and EMA); `checkpoint` keeps what they changed; `generate` samples from it.
 
+pub mod checkpoint;
+pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod diffusion;
+pub mod fit;
+pub mod generate;
+pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod optim;

@@ -78,6 +78,14 @@ impl Progress {
         self.started.elapsed()
     }
 
+    /// Writes lines while the bar is hidden.
+    pub fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
     /// Takes the bar away.
     pub fn finish(self) {
         if let Some(bar) = self.bar {

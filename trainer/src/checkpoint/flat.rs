@@ -1,0 +1,176 @@
+//! Flat buffers as safetensors files: the tensors of a layout, one after the other, under their names.
+
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use fs_err::File;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, Metadata};
+use serde_json::json;
+use xxhash_rust::xxh64::Xxh64;
+
+use super::{Error, FileRecord};
+use crate::model::ParamLayout;
+
+const BUFFER: usize = 1 << 20;
+/// Longest header that is read; that of XL has 100 kB.
+const MAX_HEADER: u64 = 1 << 24;
+
+/// Writes `parts`: for each its name prefix and its flat values. Synchronised; answers length and hash.
+pub(super) fn write(path: &Path, layout: &ParamLayout, parts: &[(&str, &[f32])]) -> Result<FileRecord, Error> {
+    let mut header = serde_json::Map::new();
+    let part_bytes = layout.total() * size_of::<f32>();
+    for (number, (prefix, values)) in parts.iter().enumerate() {
+        debug_assert_eq!(values.len(), layout.total());
+        for tensor in layout.tensors() {
+            let start = number * part_bytes + tensor.offset * size_of::<f32>();
+            let end = start + tensor.len() * size_of::<f32>();
+            let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] });
+            header.insert(format!("{prefix}{}", tensor.name), entry);
+        }
+    }
+    header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
+    let mut text = serde_json::Value::Object(header).to_string().into_bytes();
+    // The values begin at a multiple of eight.
+    text.resize(text.len().next_multiple_of(8), b' ');
+
+    let mut out = Hashed::new(BufWriter::with_capacity(BUFFER, File::create(path)?));
+    out.write_all(&(text.len() as u64).to_le_bytes())?;
+    out.write_all(&text)?;
+    for (_, values) in parts {
+        for chunk in values.chunks(BUFFER) {
+            if cfg!(target_endian = "little") {
+                out.write_all(bytemuck::cast_slice(chunk))?;
+            } else {
+                for value in chunk {
+                    out.write_all(&value.to_le_bytes())?;
+                }
+            }
+        }
+    }
+    let (inner, record) = out.finish();
+    let file = inner.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(record)
+}
+
+/// Reads what [`write`] wrote, or the same tensors in another order, into the buffers of `parts`.
+pub(super) fn read(
+    path: &Path,
+    record: &FileRecord,
+    layout: &ParamLayout,
+    parts: &mut [(&str, &mut [f32])],
+) -> Result<(), Error> {
+    let damaged = |what: String| Error::Damaged {
+        path: path.to_owned(),
+        what,
+    };
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length != record.bytes {
+        return Err(damaged(format!("it has {length} bytes, state.json says {}", record.bytes)));
+    }
+    let mut input = Hashed::new(BufReader::with_capacity(BUFFER, file));
+    let mut start = [0; 8];
+    input.read_exact(&mut start)?;
+    let header_length = u64::from_le_bytes(start);
+    if header_length > MAX_HEADER.min(length) {
+        return Err(damaged(format!("its header claims {header_length} bytes")));
+    }
+    let mut text = start.to_vec();
+    text.resize(8 + header_length as usize, 0);
+    input.read_exact(&mut text[8..])?;
+    let metadata = metadata(&text).map_err(|what| damaged(format!("its header: {what}")))?;
+
+    let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    if tensors.len() != parts.len() * layout.tensors().len() {
+        let (found, expected) = (tensors.len(), parts.len() * layout.tensors().len());
+        return Err(damaged(format!("it holds {found} tensors, the model has {expected}")));
+    }
+    for (name, info) in tensors {
+        let place = parts.iter_mut().find_map(|(prefix, values)| {
+            let tensor = layout.get(name.strip_prefix(*prefix)?)?;
+            (tensor.shape == info.shape && info.dtype == Dtype::F32).then(|| &mut values[tensor.range()])
+        });
+        let values = place.ok_or_else(|| {
+            damaged(format!(
+                "tensor `{name}` ({:?} {:?}) is none of this model's",
+                info.dtype, info.shape
+            ))
+        })?;
+        input.read_exact(bytemuck::cast_slice_mut(values))?;
+        if cfg!(target_endian = "big") {
+            for value in values {
+                *value = f32::from_bits(value.to_bits().swap_bytes());
+            }
+        }
+    }
+    let (_, found) = input.finish();
+    if found != *record {
+        return Err(damaged(format!("its hash is {}, state.json says {}", found.xxh64, record.xxh64)));
+    }
+    Ok(())
+}
+
+/// The header alone: the values are not in memory.
+fn metadata(text: &[u8]) -> Result<Metadata, String> {
+    match SafeTensors::read_metadata(text) {
+        Ok((_, metadata)) => Ok(metadata),
+        // The length of the values is checked against the file's by the hash; read_metadata wants them all.
+        Err(safetensors::SafeTensorError::MetadataIncompleteBuffer) => {
+            serde_json::from_slice(&text[8..]).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Hashes and counts what passes through.
+struct Hashed<T> {
+    inner: T,
+    hash: Xxh64,
+    bytes: u64,
+}
+
+impl<T> Hashed<T> {
+    fn new(inner: T) -> Self {
+        Self {
+            inner,
+            hash: Xxh64::new(0),
+            bytes: 0,
+        }
+    }
+
+    fn finish(self) -> (T, FileRecord) {
+        let record = FileRecord {
+            bytes: self.bytes,
+            xxh64: format!("{:016x}", self.hash.digest()),
+        };
+        (self.inner, record)
+    }
+
+    fn pass(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.pass(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(bytes)?;
+        self.pass(&bytes[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,62 @@
+//! `trainer bench`: time and memory of training steps.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use preprocess::console::count::bytes;
+use preprocess::console::{JsonTarget, Printer, exit};
+
+use super::{ConfigArgs, with_threads};
+use crate::fit::step_times;
+use crate::memory::{MemoryPlan, peak_resident_bytes};
+
+/// Times training steps.
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Steps that are timed, after one that is not
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+    /// Write the data as JSON to stdout, or into FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    json: Option<Option<PathBuf>>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// For a wrong configuration.
+pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
+    let json: &JsonTarget = &args.json;
+    printer.set_json(json);
+    let resolved = args.config.resolve("imagenet256-s")?;
+    let config = &resolved.config;
+    config.validate()?;
+    let times = with_threads(config.run.threads, || Ok(step_times(config, args.steps)?))?;
+    let (best, median) = (times[0], times[times.len() / 2]);
+    let images = config.optim.global_batch_size as f64;
+    // Forward and backward are three forward passes; two floating-point operations a multiply-add.
+    let gflops = 6.0 * images * config.model.gflops_per_image();
+    let planned = MemoryPlan::training(config).total();
+    let peak = peak_resident_bytes();
+    printer.say(format_args!(
+        "step of {images} images: best {best:.1} ms, median {median:.1} ms; {:.1} images/s, {:.1} GFLOP/s; memory {} \
+         planned{}",
+        1e3 * images / median,
+        1e3 * gflops / median,
+        bytes(planned),
+        peak.map_or_else(String::new, |peak| format!(", {} at most", bytes(peak)))
+    ));
+    let report = serde_json::json!({
+        "ms_per_step": median,
+        "best_ms": best,
+        "images_per_second": 1e3 * images / median,
+        "gflops_per_second": 1e3 * gflops / median,
+        "threads": if config.run.threads == 0 { rayon::current_num_threads() } else { config.run.threads },
+        "planned_bytes": planned,
+        "peak_bytes": peak,
+    });
+    printer.json(json, &report)?;
+    Ok(exit::DONE)
+}

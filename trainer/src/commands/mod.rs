@@ -1,0 +1,68 @@
+//! The subcommands of `trainer`, one a file.
+
+pub mod bench;
+pub mod fit;
+pub mod info;
+pub mod sample;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::config::Resolved;
+
+/// Which configuration: shared by the commands that take one.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// A TOML file, or a built-in configuration: imagenet256-s, imagenet256-l, imagenet256-xl, demo, fashion-mnist
+    #[arg(long, value_name = "FILE|NAME")]
+    pub config: Option<String>,
+    /// Put one value over the configuration, such as optim.lr=1e-4; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The configuration; `default` names the one that is used without `--config`.
+    ///
+    /// # Errors
+    /// When it is wrong.
+    pub fn resolve(&self, default: &str) -> Result<Resolved> {
+        let mut resolved = Resolved::named(self.config.as_deref().unwrap_or(default))?;
+        for assignment in &self.set {
+            resolved.set(assignment)?;
+        }
+        Ok(resolved)
+    }
+
+    /// What the configuration is called: the name of its file without its ending.
+    pub fn name<'a>(&'a self, default: &'a str) -> &'a str {
+        let name = self.config.as_deref().unwrap_or(default);
+        Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name)
+    }
+}
+
+/// Runs `work` in a pool of `threads` threads; 0: all cores.
+///
+/// # Errors
+/// Those of `work`, and when the threads cannot be started.
+pub fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .context("the threads cannot be started")?;
+    pool.install(work)
+}
+
+/// The newest folder below `root` with a `dataset.json`.
+fn newest_dataset(root: &Path) -> Option<PathBuf> {
+    let entries = fs_err::read_dir(root).ok()?;
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let modified = fs_err::metadata(entry.path().join("dataset.json")).ok()?.modified().ok()?;
+            Some((modified, entry.path()))
+        })
+        .max()
+        .map(|(_, path)| path)
+}

@@ -1,0 +1,211 @@
+//! `trainer sample`: images of a trained model, as a PNG grid or an ADM sample file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use preprocess::console::count::parse_count;
+use preprocess::console::grid::write_grid_png;
+use preprocess::console::{JsonTarget, Printer, Progress, exit};
+use preprocess::npz::{Dtype, Header, NpzWriter};
+use preprocess::vae::AutoencoderKl;
+
+use super::with_threads;
+use crate::fit::grid_columns;
+use crate::generate::{Generator, Labels, SamplePlan};
+use crate::sampler::{Guidance, GuidanceMode, Sampler};
+
+/// How samples are drawn: shared with the evaluation.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SamplingArgs {
+    /// Images that go through the model together; they do not depend on it
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub batch: u64,
+    /// Seed of all noise
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// How a step is taken
+    #[arg(long, default_value = "ddpm", value_parser = ["ddpm", "ddim"])]
+    pub sampler: String,
+    /// Kept timesteps: a number, or a specification of ADM's such as ddim50 or 10,15,20
+    #[arg(long, default_value = "250")]
+    pub steps: String,
+    /// Guidance scale; 1: none
+    #[arg(long, default_value_t = 1.0)]
+    pub cfg: f64,
+    /// Which noise channels are guided: all, or the first three as in DiT's code
+    #[arg(long, default_value = "all", value_parser = ["all", "dit3"])]
+    pub cfg_mode: String,
+    /// Guide only where LO < sigma <= HI
+    #[arg(long, value_name = "LO,HI")]
+    pub cfg_interval: Option<String>,
+    /// Classes: balanced, random, or a list such as 0,207
+    #[arg(long, default_value = "balanced")]
+    pub labels: String,
+}
+
+impl SamplingArgs {
+    /// What the arguments mean.
+    ///
+    /// # Errors
+    /// When a value is wrong.
+    pub fn plan(&self) -> Result<SamplePlan> {
+        let labels: Labels = self.labels.parse()?;
+        if !self.cfg.is_finite() {
+            bail!("--cfg {}: a finite number is needed", self.cfg);
+        }
+        let interval = match &self.cfg_interval {
+            None => None,
+            Some(text) => {
+                let bounds = text
+                    .split_once(',')
+                    .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+                let bounds: (f64, f64) =
+                    bounds.with_context(|| format!("--cfg-interval {text}: expected LO,HI such as 0.28,1.61"))?;
+                Some(bounds)
+            }
+        };
+        Ok(SamplePlan {
+            seed: self.seed,
+            sampler: if self.sampler == "ddim" {
+                Sampler::Ddim { eta: 0.0 }
+            } else {
+                Sampler::Ddpm
+            },
+            steps: self.steps.clone(),
+            guidance: Guidance {
+                scale: self.cfg,
+                mode: if self.cfg_mode == "dit3" { GuidanceMode::Dit3 } else { GuidanceMode::All },
+                interval,
+            },
+            labels,
+        })
+    }
+}
+
+/// Draws samples of a trained model.
+#[derive(Debug, clap::Args)]
+pub struct SampleArgs {
+    /// A checkpoint, or a run for its newest one
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    checkpoint: PathBuf,
+    /// Images to draw
+    #[arg(long, default_value = "16", value_parser = parse_count)]
+    count: u64,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// A PNG grid, or an .npz with `arr_0` [N, H, W, 3] and `arr_1` [N] labels
+    #[arg(long, short, value_name = "GRID.png|SAMPLES.npz")]
+    out: PathBuf,
+    /// Threads; all cores when absent
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Write the data as JSON to stdout, or into FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    json: Option<Option<PathBuf>>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When there is no sound checkpoint, the autoencoder is missing, or the file cannot be written.
+pub fn run(args: &SampleArgs, printer: &mut Printer) -> Result<u8> {
+    let json: &JsonTarget = &args.json;
+    printer.set_json(json);
+    let is_archive = match args.out.extension().and_then(|extension| extension.to_str()) {
+        Some("png") => false,
+        Some("npz") => true,
+        _ => bail!("--out {}: the name must end in .png or .npz", args.out.display()),
+    };
+    if args.count == 0 {
+        bail!("--count 0: at least one image must be drawn");
+    }
+    let plan = args.sampling.plan()?;
+    let generator = Generator::open(&args.checkpoint)?;
+    let vae = generator.autoencoder()?;
+    if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs_err::create_dir_all(folder)?;
+    }
+    with_threads(args.threads, || {
+        if is_archive {
+            archive(args, &plan, &generator, &vae, printer)
+        } else {
+            let mut images = Vec::new();
+            draw(args, &plan, &generator, &vae, printer, |batch| {
+                images.extend(batch);
+                Ok(())
+            })?;
+            let columns = grid_columns(images.len(), generator.config.model.num_classes);
+            Ok(write_grid_png(&images, columns, &args.out)?)
+        }
+    })?;
+    printer.say(format_args!(
+        "wrote {} images of step {} to {}",
+        args.count,
+        generator.step,
+        args.out.display()
+    ));
+    let report = serde_json::json!({ "out": args.out, "count": args.count, "step": generator.step });
+    printer.json(json, &report)?;
+    Ok(exit::DONE)
+}
+
+/// Draws the images batch by batch.
+fn draw(
+    args: &SampleArgs,
+    plan: &SamplePlan,
+    generator: &Generator,
+    vae: &AutoencoderKl,
+    printer: &mut Printer,
+    mut take: impl FnMut(Vec<preprocess::image::RgbImage>) -> Result<()>,
+) -> Result<()> {
+    let mut progress = Progress::new(printer, "sample", "images", 0, Some(args.count));
+    let indices: Vec<u64> = (0..args.count).collect();
+    let mut done = 0;
+    for indices in indices.chunks(args.sampling.batch as usize) {
+        take(generator.images(plan, vae, indices)?)?;
+        done += indices.len() as u64;
+        progress.set(printer, done, "");
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Writes an ADM sample file; it appears when it is complete.
+fn archive(
+    args: &SampleArgs,
+    plan: &SamplePlan,
+    generator: &Generator,
+    vae: &AutoencoderKl,
+    printer: &mut Printer,
+) -> Result<()> {
+    let path: &Path = &args.out;
+    let (count, side) = (args.count as usize, generator.dataset.image_size);
+    let mut writer = NpzWriter::create(path)?;
+    writer.start(
+        "arr_0",
+        &Header {
+            dtype: Dtype::U8,
+            shape: vec![count, side, side, 3],
+        },
+    )?;
+    draw(args, plan, generator, vae, printer, |images| {
+        for image in images {
+            if (image.width, image.height) != (side, side) {
+                bail!("an image of {} x {} pixels where {side} x {side} was expected", image.width, image.height);
+            }
+            writer.write(&image.data)?;
+        }
+        Ok(())
+    })?;
+    writer.start(
+        "arr_1",
+        &Header {
+            dtype: Dtype::I64,
+            shape: vec![count],
+        },
+    )?;
+    for index in 0..args.count {
+        writer.write(&i64::from(generator.label(plan, index)?).to_le_bytes())?;
+    }
+    Ok(writer.finish()?)
+}

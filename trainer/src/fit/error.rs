@@ -1,0 +1,79 @@
+//! Why training did not start or did not go on.
+
+use std::path::PathBuf;
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is wrong, or contradicts the dataset.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    /// The dataset is damaged or cannot give a batch.
+    #[error(transparent)]
+    Data(#[from] shards::error::Error),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::Error),
+    /// A batch does not fit the model.
+    #[error(transparent)]
+    Model(#[from] crate::model::Error),
+    /// A grid of samples could not be made.
+    #[error(transparent)]
+    Generate(#[from] crate::generate::Error),
+    /// A file of the run could not be written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Another process trains in the same folder.
+    #[error("another process trains in {}\nhint: wait for it, or choose another --out", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Every checkpoint of the run is damaged.
+    #[error(
+        "none of the {count} checkpoints of {} can be read: {last}\nhint: --fresh starts anew in another folder",
+        path.display()
+    )]
+    NoSoundCheckpoint {
+        /// The run.
+        path: PathBuf,
+        /// Checkpoints that were tried.
+        count: usize,
+        /// What was wrong with the oldest.
+        last: String,
+    },
+    /// The run was made with another configuration.
+    #[error(
+        "{} was trained with {key} = {was}, now it is {now}\nhint: --allow {key} goes on with the new value, --fresh \
+         starts anew in another folder",
+        path.display()
+    )]
+    Changed {
+        /// The run.
+        path: PathBuf,
+        /// The key, dotted.
+        key: String,
+        /// Its value in the checkpoint.
+        was: String,
+        /// Its value now.
+        now: String,
+    },
+    /// Loss or gradients were not finite several times in a row.
+    #[error(
+        "loss or gradients were not finite in {count} steps in a row, up to step {step}: loss {loss}, gradient norm \
+         {grad_norm}\nhint: a lower optim.lr, or optim.max_grad_norm=1; the last checkpoint is of step {saved}"
+    )]
+    NotFinite {
+        /// Steps in a row.
+        count: u64,
+        /// The last of them.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// Its gradients' norm.
+        grad_norm: f64,
+        /// The last checkpoint.
+        saved: u64,
+    },
+}

@@ -1,0 +1,351 @@
+//! One training step: noise, forward, loss, backward, AdamW and EMA.
+
+use rayon::prelude::*;
+use shards::loader::Batch;
+use shards::rng::{Philox, Stream};
+
+use crate::checkpoint::{BufferRefs, Buffers};
+use crate::config::Config;
+use crate::diffusion::{LossParts, Schedule, training_loss};
+use crate::model::{DiffuSsm, Error};
+use crate::optim::{AdamW, Rates, grad_norm};
+
+/// A model in training: weights, their average, gradients and moments, all flat.
+pub struct Learner {
+    model: DiffuSsm,
+    config: Config,
+    schedule: Schedule,
+    rng: Philox,
+    params: Vec<f32>,
+    ema: Vec<f32>,
+    grads: Vec<f32>,
+    optimizer: AdamW,
+}
+
+/// What one step gave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Means over the global batch.
+    pub loss: LossParts,
+    /// Norm of the gradients, before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Loss or gradients were not finite: nothing was changed.
+    pub is_skipped: bool,
+}
+
+impl Learner {
+    /// A new model.
+    ///
+    /// # Errors
+    /// When the architecture does not fit together.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let model = DiffuSsm::new(config.model.clone())?;
+        let params = model.init(config.run.global_seed)?;
+        let zeros = || vec![0.0; params.len()];
+        let buffers = Buffers {
+            ema: params.clone(),
+            first: zeros(),
+            second: zeros(),
+            params,
+        };
+        Ok(Self::with_buffers(config, model, buffers))
+    }
+
+    /// The model of a checkpoint.
+    ///
+    /// # Errors
+    /// When the architecture does not fit together, or the buffers do not fit it.
+    pub fn resume(config: &Config, buffers: Buffers) -> Result<Self, Error> {
+        let model = DiffuSsm::new(config.model.clone())?;
+        let expected = model.layout().total();
+        for (what, buffer) in [
+            ("weights", &buffers.params),
+            ("ema", &buffers.ema),
+            ("first moment", &buffers.first),
+            ("second moment", &buffers.second),
+        ] {
+            if buffer.len() != expected {
+                return Err(Error::Length {
+                    what,
+                    found: buffer.len(),
+                    expected,
+                });
+            }
+        }
+        Ok(Self::with_buffers(config, model, buffers))
+    }
+
+    fn with_buffers(config: &Config, model: DiffuSsm, buffers: Buffers) -> Self {
+        let length = buffers.params.len();
+        let mut optimizer = AdamW::new(config.optim.adamw(), 0, model.layout().ssm_ranges());
+        (optimizer.first, optimizer.second) = (buffers.first, buffers.second);
+        Self {
+            schedule: Schedule::linear(config.diffusion.num_timesteps),
+            rng: Philox::new(config.run.global_seed),
+            grads: vec![0.0; length],
+            params: buffers.params,
+            ema: buffers.ema,
+            config: config.clone(),
+            optimizer,
+            model,
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &DiffuSsm {
+        &self.model
+    }
+
+    /// The averaged weights.
+    pub fn ema(&self) -> &[f32] {
+        &self.ema
+    }
+
+    /// What a checkpoint holds.
+    pub fn buffers(&self) -> BufferRefs<'_> {
+        BufferRefs {
+            params: &self.params,
+            ema: &self.ema,
+            first: &self.optimizer.first,
+            second: &self.optimizer.second,
+        }
+    }
+
+    /// Step number `step` (from 1) on a global batch of unscaled latents.
+    ///
+    /// Timesteps, noise and label dropping are keyed by (seed, record, epoch); gradients are summed over micro-batches,
+    /// and are means over the global batch.
+    ///
+    /// # Errors
+    /// [`Error::Label`] or [`Error::Length`] when the batch does not fit the model.
+    pub fn step(&mut self, step: u64, batch: &Batch, scaling_factor: f32) -> Result<StepReport, Error> {
+        let image = self.config.model.in_channels * self.config.model.input_size.pow(2);
+        let micro = self.config.optim.micro_batch();
+        let weight = 1.0 / batch.ids.len() as f64;
+        self.grads.fill(0.0);
+        let mut loss = LossParts::default();
+        for start in (0..batch.ids.len()).step_by(micro) {
+            let end = (start + micro).min(batch.ids.len());
+            let latents = batch.latents.get(start * image..end * image).ok_or(Error::Length {
+                what: "latents",
+                found: batch.latents.len(),
+                expected: batch.ids.len() * image,
+            })?;
+            let inputs = self.noised(
+                latents,
+                &batch.ids[start..end],
+                &batch.labels[start..end],
+                batch.epoch,
+                scaling_factor,
+            )?;
+            let part = self.accumulate(&inputs, weight)?;
+            loss.mse += part.mse;
+            loss.vb += part.vb;
+        }
+        let norm = grad_norm(&self.grads);
+        let lr = self.config.optim.lr * self.config.optim.lr_factor(step, self.config.run.num_steps);
+        let is_skipped = !(loss.mse + loss.vb + norm).is_finite();
+        if !is_skipped {
+            self.update(step, lr, norm);
+        }
+        Ok(StepReport {
+            loss,
+            grad_norm: norm,
+            lr,
+            is_skipped,
+        })
+    }
+
+    /// `x_t`, noise, timestep and label of every image of a micro-batch.
+    fn noised(
+        &self,
+        latents: &[f32],
+        ids: &[u64],
+        labels: &[i64],
+        epoch: u32,
+        scaling_factor: f32,
+    ) -> Result<Inputs, Error> {
+        let image = latents.len() / ids.len();
+        let mut inputs = Inputs {
+            x_start: latents.iter().map(|x| x * scaling_factor).collect(),
+            noise: vec![0.0; latents.len()],
+            x_t: vec![0.0; latents.len()],
+            timesteps: vec![0; ids.len()],
+            labels: vec![0; ids.len()],
+        };
+        let (schedule, rng, steps) = (&self.schedule, &self.rng, self.schedule.len() as u32);
+        inputs
+            .x_t
+            .par_chunks_exact_mut(image)
+            .zip(inputs.noise.par_chunks_exact_mut(image))
+            .zip(inputs.x_start.par_chunks_exact(image))
+            .zip(inputs.timesteps.par_iter_mut())
+            .zip(ids)
+            .for_each(|((((x_t, noise), x_start), timestep), &id)| {
+                *timestep = rng.below(Stream::Timestep, id, epoch, 0, steps) as usize;
+                rng.fill_normal(Stream::TrainingNoise, id, epoch, noise);
+                schedule.q_sample(*timestep, x_start, noise, x_t);
+            });
+        let model = &self.config.model;
+        if model.num_classes > 0 {
+            for (index, ((out, &label), &id)) in inputs.labels.iter_mut().zip(labels).zip(ids).enumerate() {
+                let label = u32::try_from(label).unwrap_or(u32::MAX);
+                if label as usize >= model.num_classes {
+                    return Err(Error::Label {
+                        index,
+                        label,
+                        rows: model.num_classes,
+                    });
+                }
+                let is_dropped = rng.uniform(Stream::LabelDrop, id, epoch, 0) < model.class_dropout_prob;
+                *out = match model.null_label() {
+                    Some(null) if is_dropped => null,
+                    _ => label,
+                };
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Forward, loss and backward of a micro-batch; adds to the gradients. The losses are sums times `weight`.
+    fn accumulate(&mut self, inputs: &Inputs, weight: f64) -> Result<LossParts, Error> {
+        let count = inputs.timesteps.len();
+        let image = inputs.x_t.len() / count;
+        let t: Vec<f32> = inputs
+            .timesteps
+            .iter()
+            .map(|&index| self.schedule.timestep_map[index] as f32)
+            .collect();
+        let (output, saved) = self
+            .model
+            .forward_train(&self.params, &inputs.x_t, &t, &inputs.labels)?;
+        let width = output.len() / count;
+        let mut d_output = vec![0.0; output.len()];
+        let schedule = &self.schedule;
+        let parts: Vec<LossParts> = d_output
+            .par_chunks_exact_mut(width)
+            .zip(output.par_chunks_exact(width))
+            .zip(inputs.x_start.par_chunks_exact(image))
+            .zip(inputs.noise.par_chunks_exact(image))
+            .zip(&inputs.timesteps)
+            .map(|((((d_output, output), x_start), noise), &timestep)| {
+                training_loss(schedule, timestep, x_start, noise, output, weight, d_output)
+            })
+            .collect();
+        drop(output);
+        self.model
+            .backward(&self.params, saved, &d_output, &mut self.grads)?;
+        // In the batch's order: the sum does not depend on the threads.
+        Ok(parts.iter().fold(LossParts::default(), |sum, part| LossParts {
+            mse: sum.mse + weight * part.mse,
+            vb: sum.vb + weight * part.vb,
+        }))
+    }
+
+    fn update(&mut self, step: u64, lr: f64, norm: f64) {
+        let optim = &self.config.optim;
+        let clip = optim.max_grad_norm;
+        let grad_scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        let ssm_lr = match optim.ssm_lr {
+            0.0 => lr,
+            ssm_lr => lr / optim.lr.max(f64::MIN_POSITIVE) * ssm_lr,
+        };
+        let rates = Rates {
+            lr,
+            ssm_lr,
+            grad_scale: grad_scale as f32,
+        };
+        self.optimizer
+            .step(step, rates, &mut self.params, &self.grads, &mut self.ema);
+    }
+}
+
+struct Inputs {
+    x_start: Vec<f32>,
+    noise: Vec<f32>,
+    x_t: Vec<f32>,
+    timesteps: Vec<usize>,
+    labels: Vec<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use shards::loader::Position;
+
+    use super::*;
+    use crate::model::ModelConfig;
+
+    fn config() -> Config {
+        let mut config = Config {
+            model: ModelConfig {
+                hidden_size: 16,
+                depth: 2,
+                state_size: 4,
+                input_size: 4,
+                num_classes: 3,
+                freq_dim: 16,
+                ..ModelConfig::default()
+            },
+            ..Config::default()
+        };
+        config.optim.lr = 2e-3;
+        config.optim.global_batch_size = 6;
+        config
+    }
+
+    fn batch() -> Batch {
+        Batch {
+            latents: (0..6 * 64).map(|i| (0.37 * i as f32).sin()).collect(),
+            labels: vec![0, 1, 2, 0, 1, 2],
+            ids: (10..16).collect(),
+            epoch: 0,
+            next: Position::default(),
+        }
+    }
+
+    #[test]
+    fn micro_batches_add_up_to_the_large_batch() {
+        let mut whole = Learner::new(&config()).unwrap();
+        let mut split = config();
+        split.optim.micro_batch_size = 4;
+        let mut parts = Learner::new(&split).unwrap();
+        for step in 1..4 {
+            let a = whole.step(step, &batch(), 0.5).unwrap();
+            let b = parts.step(step, &batch(), 0.5).unwrap();
+            assert!((a.loss.mse - b.loss.mse).abs() < 1e-6 * a.loss.mse, "{a:?} {b:?}");
+            assert!((a.grad_norm - b.grad_norm).abs() < 1e-5 * a.grad_norm, "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn one_batch_is_learned_by_heart_whatever_the_threads() {
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut learner = Learner::new(&config()).unwrap();
+                let losses: Vec<f64> = (1..=60)
+                    .map(|step| learner.step(step, &batch(), 1.0).unwrap().loss.mse)
+                    .collect();
+                (losses, learner.ema().to_vec())
+            })
+        };
+        let (losses, ema) = run(2);
+        assert!(losses[59] < 0.6 * losses[0], "{} to {}", losses[0], losses[59]);
+        assert_eq!((losses, ema), run(2));
+    }
+
+    #[test]
+    fn what_is_not_finite_changes_nothing() {
+        let mut learner = Learner::new(&config()).unwrap();
+        let before = learner.params.clone();
+        let mut bad = batch();
+        bad.latents[5] = f32::NAN;
+        assert!(learner.step(1, &bad, 1.0).unwrap().is_skipped);
+        assert_eq!(learner.params, before);
+        let mut bad = batch();
+        bad.labels[2] = 3;
+        assert!(matches!(learner.step(1, &bad, 1.0), Err(Error::Label { label: 3, .. })));
+    }
+}

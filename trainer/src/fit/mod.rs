@@ -1,0 +1,327 @@
+//! Training, from a dataset of shards to a folder with checkpoints.
+//!
+//! [`fit`] knows the order of things and nothing else: it holds no formula and never writes to the terminal; what
+//! happens is told to a listener. A run is a function of (configuration, seed, shards): on the CPU, stopping it at any
+//! moment and resuming gives the same bits as never having stopped.
+
+mod error;
+mod folder;
+mod learner;
+mod resume;
+mod timing;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use preprocess::console::grid::write_grid_png;
+use preprocess::vae::AutoencoderKl;
+use shards::dataset::Dataset;
+use shards::loader::{Loader, LoaderConfig};
+
+use crate::checkpoint::{self, DatasetRecord, MetricSums, State};
+use crate::config::Resolved;
+use crate::generate::{Generator, SamplePlan};
+use crate::sampler::{Guidance, Sampler};
+
+pub use error::Error;
+pub use folder::{Metrics, RunFolder};
+pub use learner::{Learner, StepReport};
+pub use timing::step_times;
+
+/// Steps in a row without a finite loss after which a run is given up.
+const MAX_SKIPPED_IN_A_ROW: u64 = 5;
+/// Batches that are decoded ahead of the one in use.
+const PREFETCH: usize = 2;
+
+/// What to train, on what, and where.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The configuration; shape and classes are taken from the dataset where it leaves them open.
+    pub resolved: Resolved,
+    /// The dataset's folder.
+    pub data: PathBuf,
+    /// The run's folder; a checkpoint in it is gone on from.
+    pub out: PathBuf,
+    /// Keys that may differ from the checkpoint's configuration; `data` for another dataset.
+    pub allow: Vec<String>,
+}
+
+/// What happens during a run, in the order in which it happens.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Everything is ready; the first step comes next.
+    Started {
+        /// The configuration with the dataset's shape.
+        resolved: &'a Resolved,
+        /// The dataset.
+        dataset: &'a DatasetRecord,
+        /// Steps that earlier processes have done.
+        step: u64,
+        /// Parameters of the model.
+        parameters: usize,
+        /// Steps of an epoch.
+        steps_per_epoch: u64,
+    },
+    /// A step is done.
+    Step {
+        /// Its number, from 1.
+        step: u64,
+        /// What it gave.
+        report: &'a StepReport,
+        /// Time that the step waited for its batch.
+        wait: Duration,
+    },
+    /// A line was added to `metrics.jsonl`.
+    Logged(&'a Metrics),
+    /// A checkpoint was written.
+    Saved(&'a Path),
+    /// A grid of samples was written.
+    Sampled(&'a Path),
+    /// Something that the user should know.
+    Note(&'a str),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Steps done.
+    pub step: u64,
+    /// Whether all steps are done; otherwise it was asked to stop.
+    pub is_finished: bool,
+    /// The last line of `metrics.jsonl`.
+    pub last: Option<Metrics>,
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+}
+
+/// Trains until `run.num_steps` or until `stop` is set; then the state is saved.
+///
+/// # Errors
+/// [`Error`]; checkpoints written before stay.
+pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) -> Result<Outcome, Error> {
+    let dataset = Arc::new(Dataset::open(&plan.data)?);
+    let mut resolved = plan.resolved.clone();
+    resolved.adopt(dataset.manifest())?;
+    let config = &resolved.config;
+    config.validate()?;
+    let record = DatasetRecord::new(dataset.manifest(), &plan.data);
+
+    let folder = RunFolder::open(&plan.out)?;
+    let (mut state, mut learner) = match resume::newest_sound(folder.path(), listener)? {
+        Some((mut state, buffers)) => {
+            resume::check_same(folder.path(), &state, config, &record, &plan.allow)?;
+            state.config = config.clone();
+            state.dataset = record;
+            (state, Learner::resume(config, buffers)?)
+        }
+        None => (State::new(config.clone(), record), Learner::new(config)?),
+    };
+    folder.write_config(&resolved.to_text())?;
+    folder.rewind(state.step)?;
+
+    let scaling_factor = state.dataset.vae.scaling_factor as f32;
+    let mut loader = Loader::new(
+        Arc::clone(&dataset),
+        LoaderConfig {
+            seed: config.run.global_seed,
+            batch_size: config.optim.global_batch_size,
+            workers: config.data.workers,
+            prefetch: PREFETCH,
+            position: state.position,
+            sample_posterior: true,
+        },
+    )?;
+    let steps_per_epoch = loader.batches_per_epoch();
+    listener(Event::Started {
+        resolved: &resolved,
+        dataset: &state.dataset,
+        step: state.step,
+        parameters: learner.model().layout().trained(&config.model),
+        steps_per_epoch,
+    });
+
+    let mut clock = Clock::new();
+    let mut preview = Preview::default();
+    let (mut skipped_in_a_row, mut saved) = (0, state.step);
+    let mut last = folder.metrics()?.pop();
+    while state.step < config.run.num_steps && !stop.load(Ordering::Relaxed) {
+        let waiting = Instant::now();
+        let Some(batch) = loader.next() else { break };
+        let batch = batch?;
+        let wait = waiting.elapsed();
+        let step = state.step + 1;
+        let report = learner.step(step, &batch, scaling_factor)?;
+
+        state.step = step;
+        state.position = batch.next;
+        state.images_seen += batch.ids.len() as u64;
+        clock.images += batch.ids.len() as u64;
+        if report.is_skipped {
+            state.skipped_steps += 1;
+            skipped_in_a_row += 1;
+            if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW {
+                return Err(Error::NotFinite {
+                    count: skipped_in_a_row,
+                    step,
+                    loss: report.loss.mse + report.loss.vb,
+                    grad_norm: report.grad_norm,
+                    saved,
+                });
+            }
+            listener(Event::Note(&format!(
+                "step {step} is left out: loss {}, gradient norm {}",
+                report.loss.mse + report.loss.vb,
+                report.grad_norm
+            )));
+        } else {
+            skipped_in_a_row = 0;
+            add(&mut state.sums, &report);
+        }
+        listener(Event::Step {
+            step,
+            report: &report,
+            wait,
+        });
+        let is_last = step == config.run.num_steps;
+        if (step.is_multiple_of(config.run.log_every) || is_last)
+            && let Some(metrics) = line(&mut state, report.lr, steps_per_epoch, clock.rate())
+        {
+            folder.append(&metrics)?;
+            listener(Event::Logged(&metrics));
+            last = Some(metrics);
+        }
+        if step.is_multiple_of(config.run.checkpoint_every) || is_last {
+            let path = checkpoint::save(folder.path(), &state, learner.model().layout(), learner.buffers())?;
+            checkpoint::prune(folder.path(), config.run.keep_last)?;
+            folder.plot()?;
+            saved = step;
+            listener(Event::Saved(&path));
+        }
+        if config.run.sample_every > 0 && (step.is_multiple_of(config.run.sample_every) || is_last) {
+            preview.write(folder.path(), &state, &learner, listener)?;
+        }
+    }
+    if saved != state.step || checkpoint::list(folder.path()).is_empty() {
+        let path = checkpoint::save(folder.path(), &state, learner.model().layout(), learner.buffers())?;
+        checkpoint::prune(folder.path(), config.run.keep_last)?;
+        folder.plot()?;
+        listener(Event::Saved(&path));
+    }
+    Ok(Outcome {
+        step: state.step,
+        is_finished: state.step >= config.run.num_steps,
+        last,
+        checkpoint: checkpoint::folder(folder.path(), state.step),
+    })
+}
+
+fn add(sums: &mut MetricSums, report: &StepReport) {
+    sums.steps += 1;
+    sums.loss += report.loss.mse + report.loss.vb;
+    sums.mse += report.loss.mse;
+    sums.vb += report.loss.vb;
+    sums.grad_norm += report.grad_norm;
+}
+
+/// The line of `metrics.jsonl` for the steps summed; `None` when all of them were left out.
+fn line(state: &mut State, lr: f64, steps_per_epoch: u64, images_per_second: f64) -> Option<Metrics> {
+    let sums = std::mem::take(&mut state.sums);
+    let mean = |sum: f64| sum / sums.steps as f64;
+    (sums.steps > 0).then(|| Metrics {
+        step: state.step,
+        epoch: f64::from(state.position.epoch) + state.position.batch as f64 / steps_per_epoch as f64,
+        loss: mean(sums.loss),
+        mse: mean(sums.mse),
+        vb: mean(sums.vb),
+        grad_norm: mean(sums.grad_norm),
+        lr,
+        images_per_second,
+        images_seen: state.images_seen,
+        skipped_steps: state.skipped_steps,
+    })
+}
+
+/// Images and time of this process.
+struct Clock {
+    start: Instant,
+    images: u64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            images: 0,
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.images as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
+    }
+}
+
+/// Grids of samples of the averaged weights, always of the same noise and classes.
+#[derive(Default)]
+struct Preview {
+    vae: Option<AutoencoderKl>,
+    is_impossible: bool,
+}
+
+impl Preview {
+    fn write(
+        &mut self,
+        run: &Path,
+        state: &State,
+        learner: &Learner,
+        listener: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Error> {
+        if self.is_impossible {
+            return Ok(());
+        }
+        let (config, ema) = (state.config.clone(), learner.ema().to_vec());
+        let generator = Generator::new(config, state.dataset.clone(), state.step, ema)?;
+        if self.vae.is_none() {
+            match generator.autoencoder() {
+                Ok(vae) => self.vae = Some(vae),
+                Err(error) => {
+                    // Training does not need the autoencoder: it may well not be at hand on this machine.
+                    self.is_impossible = true;
+                    listener(Event::Note(&format!("no grids of samples: {error}")));
+                    return Ok(());
+                }
+            }
+        }
+        let Some(vae) = &self.vae else { return Ok(()) };
+        let run_config = &state.config.run;
+        let plan = SamplePlan {
+            seed: run_config.global_seed,
+            sampler: Sampler::Ddim { eta: 0.0 },
+            steps: run_config.sample_steps.to_string(),
+            guidance: Guidance {
+                scale: run_config.sample_cfg,
+                ..Guidance::default()
+            },
+            ..SamplePlan::default()
+        };
+        let indices: Vec<u64> = (0..run_config.sample_count).collect();
+        let mut images = Vec::new();
+        for indices in indices.chunks(state.config.optim.micro_batch()) {
+            images.extend(generator.images(&plan, vae, indices)?);
+        }
+        let path = run.join("samples").join(format!("step-{:07}.png", state.step));
+        write_grid_png(&images, grid_columns(images.len(), state.config.model.num_classes), &path)?;
+        listener(Event::Sampled(&path));
+        Ok(())
+    }
+}
+
+/// Columns of a grid of `count` images: one a class where that gives whole rows, else a square.
+pub fn grid_columns(count: usize, classes: usize) -> usize {
+    if (2..=20).contains(&classes) && count.is_multiple_of(classes) {
+        classes
+    } else {
+        (count as f64).sqrt().ceil() as usize
+    }
+}

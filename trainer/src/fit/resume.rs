@@ -1,0 +1,77 @@
+//! Going on where a run stopped: the newest sound checkpoint, if it is of the same run.
+
+use std::path::Path;
+
+use super::{Error, Event};
+use crate::checkpoint::{self, Buffers, DatasetRecord, State};
+use crate::config::{Config, LrSchedule, entries};
+
+/// Keys that change how a run is carried out, not what it computes.
+const FREE: [&str; 10] = [
+    "data.path",
+    "data.workers",
+    "optim.micro_batch_size",
+    "run.checkpoint_every",
+    "run.keep_last",
+    "run.sample_every",
+    "run.sample_count",
+    "run.sample_steps",
+    "run.sample_cfg",
+    "run.threads",
+];
+
+/// The newest checkpoint of `run` that can be read; `None` when there is none at all.
+pub(super) fn newest_sound(
+    run: &Path,
+    listener: &mut dyn FnMut(Event<'_>),
+) -> Result<Option<(State, Buffers)>, Error> {
+    let all = checkpoint::list(run);
+    let mut last = None;
+    for (_, folder) in all.iter().rev() {
+        match checkpoint::load(folder) {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => {
+                listener(Event::Note(&format!("{error}\nfalling back to the checkpoint before")));
+                last = Some(error.to_string());
+            }
+        }
+    }
+    match last {
+        None => Ok(None),
+        Some(last) => Err(Error::NoSoundCheckpoint {
+            path: run.to_owned(),
+            count: all.len(),
+            last,
+        }),
+    }
+}
+
+/// Refuses to go on with other settings or other data, but for the keys in `allow` (`data` for the data).
+pub(super) fn check_same(
+    run: &Path,
+    state: &State,
+    config: &Config,
+    dataset: &DatasetRecord,
+    allow: &[String],
+) -> Result<(), Error> {
+    let is_allowed = |key: &str| allow.iter().any(|allowed| allowed == key);
+    let changed = |key: &str, was: String, now: String| Error::Changed {
+        path: run.to_owned(),
+        key: key.to_owned(),
+        was,
+        now,
+    };
+    // A longer run has the same steps at its start only while the rate does not depend on the end.
+    let is_open_ended = config.optim.lr_schedule == LrSchedule::Constant;
+    for ((key, was), (_, now)) in entries(&state.config).into_iter().zip(entries(config)) {
+        let is_free = FREE.contains(&key.as_str()) || (key == "run.num_steps" && is_open_ended);
+        if was != now && !is_free && !is_allowed(&key) {
+            return Err(changed(&key, was.to_string(), now.to_string()));
+        }
+    }
+    if state.dataset.fingerprint != dataset.fingerprint && !is_allowed("data") {
+        let describe = |d: &DatasetRecord| format!("{} ({:.12})", d.name, d.fingerprint);
+        return Err(changed("data", describe(&state.dataset), describe(dataset)));
+    }
+    Ok(())
+}

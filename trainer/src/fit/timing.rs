@@ -1,0 +1,36 @@
+//! The time of a training step, on made-up latents: for `trainer bench`, and to plan runs of a given length.
+
+use std::time::Instant;
+
+use shards::loader::{Batch, Position};
+use shards::rng::{Philox, Stream};
+
+use super::Learner;
+use crate::config::Config;
+use crate::model::Error;
+
+/// Milliseconds of `steps` training steps, ascending, after one that does not count.
+///
+/// # Errors
+/// When the architecture does not fit together.
+pub fn step_times(config: &Config, steps: u64) -> Result<Vec<f64>, Error> {
+    let (model, count) = (&config.model, config.optim.global_batch_size);
+    let mut learner = Learner::new(config)?;
+    let mut batch = Batch {
+        latents: vec![0.0; count * model.in_channels * model.input_size * model.input_size],
+        labels: (0..count).map(|i| (i % model.num_classes.max(1)) as i64).collect(),
+        ids: (0..count as u64).collect(),
+        epoch: 0,
+        next: Position::default(),
+    };
+    Philox::new(0).fill_normal(Stream::InitialNoise, 0, 0, &mut batch.latents);
+    let mut times = Vec::new();
+    for step in 0..=steps {
+        let start = Instant::now();
+        learner.step(step + 1, &batch, 1.0)?;
+        times.push(1e3 * start.elapsed().as_secs_f64());
+    }
+    times.remove(0);
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}

@@ -1,0 +1,94 @@
+//! `fit`, `sample`, `info` and `bench` as typed.
+
+use preprocess::npz::NpzReader;
+use serde_json::Value;
+
+use super::{dataset, small, trainer};
+
+#[test]
+fn a_run_leaves_what_it_promises_and_can_be_sampled() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dataset(dir.path());
+    let run = dir.path().join("run");
+    let out = run.display().to_string();
+    let mut args = small(&data, &out);
+    args.extend(["--set", "run.num_steps=6", "--set", "run.sample_every=6", "--set", "run.sample_steps=3"]);
+    args.push("--json");
+    let (code, stdout, err) = trainer(&args);
+    assert_eq!(code, 0, "{err}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["step"], &report["finished"]), (&6.into(), &true.into()));
+    for name in ["config.toml", "metrics.jsonl", "loss.png", "samples/step-0000006.png"] {
+        assert!(run.join(name).is_file(), "{name}");
+    }
+    let line = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    for key in ["step", "epoch", "loss", "mse", "vb", "grad_norm", "lr", "images_per_second"] {
+        assert!(line[key].is_number(), "{key}: {line}");
+    }
+    let folder = run.join("checkpoints/step-0000006");
+    for name in ["model.safetensors", "ema.safetensors", "optim.safetensors", "state.json"] {
+        assert!(folder.join(name).is_file(), "{name}");
+    }
+
+    let archive = dir.path().join("samples.npz").display().to_string();
+    let sample = |more: &[&str]| {
+        let mut args = vec!["sample", "--checkpoint", &out, "--steps", "4", "--count", "5"];
+        args.extend(more);
+        trainer(&args)
+    };
+    let (code, _, err) = sample(&["--out", &archive, "--batch", "2", "--cfg", "1.5"]);
+    assert_eq!(code, 0, "{err}");
+    let mut reader = NpzReader::open(archive.as_ref()).unwrap();
+    assert_eq!(reader.image_shape("arr_0").unwrap(), [5, 8, 8]);
+    assert!(reader.has("arr_1"));
+    let grid = dir.path().join("new/grid.png").display().to_string();
+    assert_eq!(sample(&["--out", &grid, "--sampler", "ddim", "--labels", "3,4"]).0, 0);
+    let (code, _, err) = sample(&["--out", &grid, "--labels", "10"]);
+    assert!(code == 2 && err.contains("0..10"), "{err}");
+    let (code, _, err) = sample(&["--out", "x.jpg"]);
+    assert!(code == 2 && err.contains(".npz"), "{err}");
+}
+
+#[test]
+fn mistakes_are_told_before_any_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dataset(dir.path());
+    let out = dir.path().join("run").display().to_string();
+    let told = |more: &[&str], what: &str| {
+        let mut args = small(&data, &out);
+        args.extend(more);
+        let (code, _, err) = trainer(&args);
+        assert!(code == 2 && err.contains(what), "{err}");
+    };
+    told(&["--set", "optim.learning_rate=1"], "`optim.learning_rate`");
+    told(&["--set", "model.input_size=16"], "model.input_size is 16");
+    told(&["--set", "optim.global_batch_size=41"], "smaller batch");
+    let (code, _, err) = trainer(&["fit", "--data", "/nowhere"]);
+    assert!(code == 2 && err.contains("/nowhere"), "{err}");
+    let (code, _, err) = trainer(&["sample", "--checkpoint", "/nowhere", "--out", "x.png"]);
+    assert!(code == 2 && err.contains("holds no checkpoint"), "{err}");
+}
+
+#[test]
+fn info_prints_the_published_numbers() {
+    let (code, out, err) = trainer(&["info", "--config", "imagenet256-xl", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let info: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(info["parameters"], 673_088_272);
+    assert!((info["gflops_per_image"].as_f64().unwrap() - 295.7).abs() < 0.05);
+    assert!(err.contains("673,088,272") && err.contains("blocks.*.w2"));
+}
+
+#[test]
+fn bench_measures_a_step() {
+    let sets = ["model.hidden_size=16", "model.depth=1", "model.input_size=4", "optim.global_batch_size=2"];
+    let mut args = vec!["bench", "--steps", "2", "--json"];
+    args.extend(sets.iter().flat_map(|set| ["--set", set]));
+    let (code, out, err) = trainer(&args);
+    assert_eq!(code, 0, "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    for key in ["ms_per_step", "images_per_second", "gflops_per_second"] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{report}");
+    }
+}
