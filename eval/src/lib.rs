@@ -4,6 +4,7 @@
 //! the literature on ImageNet and LSUN reports: [`inception`] turns images into features, [`stats`] into Gaussians,
 //! [`metric`] into FID, sFID, Inception score, precision and recall.
 
+pub mod classifier;
 pub mod cli;
 pub mod commands;
 pub mod error;

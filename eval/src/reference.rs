@@ -168,8 +168,10 @@ pub fn save(
             },
         )?;
         source.visit(BATCH, count, |images| {
-            images.iter().try_for_each(|image| writer.write(&image.data))
+            images
+                .iter()
+                .try_for_each(|image| Ok(writer.write(&image.data)?))
         })?;
     }
-    writer.finish()
+    Ok(writer.finish()?)
 }
