@@ -7,6 +7,7 @@
 pub mod classifier;
 pub mod cli;
 pub mod commands;
+pub mod dataset_images;
 pub mod error;
 pub mod features;
 pub mod images;
@@ -14,5 +15,6 @@ pub mod inception;
 pub mod metric;
 pub use preprocess::npz;
 pub mod reference;
+pub mod reference_cache;
 pub mod report;
 pub mod stats;
