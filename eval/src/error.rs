@@ -25,6 +25,12 @@ pub enum Error {
     /// A NumPy archive could not be read or written.
     #[error(transparent)]
     Npz(#[from] preprocess::npz::Error),
+    /// A dataset of latents could not be read.
+    #[error(transparent)]
+    Shards(#[from] shards::error::Error),
+    /// An autoencoder could not decode.
+    #[error(transparent)]
+    Autoencoder(#[from] preprocess::vae::Error),
     /// A tensor file could not be read.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -1,39 +1,54 @@
-//! Image sets: a folder of pictures or an `.npz` of samples, streamed in batches.
+//! Image sets: a folder of pictures, an `.npz` of samples or a dataset of ours, streamed in batches.
 
 use std::path::{Path, PathBuf};
 
 use preprocess::image::RgbImage;
 use preprocess::image::decode::decode_rgb;
 use rayon::prelude::*;
+use shards::layout::MANIFEST_NAME;
+use shards::shuffle::epoch_order;
 
+use crate::dataset_images::DatasetImages;
 use crate::error::{Error, Result};
 use crate::npz::NpzReader;
 
 /// Name of the images in a NumPy archive.
 pub const NPZ_IMAGES: &str = "arr_0";
 
+/// Array of an archive that says what its images are, where they are not what they seem.
+pub const NPZ_WARNING: &str = "warning";
+
 /// Where images come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ImageSource {
-    /// Picture files, in the order of their paths.
+    /// Picture files, in the order of their paths; those of several folders (classes) in a fixed shuffled order, since the
+    /// first images must stand for all, and the Inception score depends on the order.
     Folder(Vec<PathBuf>),
     /// Array `arr_0` of an archive.
     Npz(PathBuf),
+    /// What `preprocess encode` has written.
+    Dataset(Box<DatasetImages>),
 }
 
 impl ImageSource {
     /// Looks at `path`.
     ///
     /// # Errors
-    /// If it does not exist, is a folder without pictures, or is no archive.
+    /// If it does not exist, is a folder without pictures, a damaged dataset, or no archive.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = fs_err::metadata(path).map_err(Error::io(path))?;
+        if path.join(MANIFEST_NAME).is_file() {
+            return Ok(Self::Dataset(Box::new(DatasetImages::open(path)?)));
+        }
         if metadata.is_dir() {
             let mut files = Vec::new();
             collect_pictures(path, &mut files)?;
-            files.sort();
             if files.is_empty() {
                 return Err(Error::format(path, "no PNG, JPEG or WebP picture in this folder"));
+            }
+            files.sort();
+            if files.iter().any(|file| file.parent() != files[0].parent()) {
+                files = shuffled(&files);
             }
             return Ok(Self::Folder(files));
         }
@@ -42,7 +57,7 @@ impl ImageSource {
         }
         Err(Error::format(
             path,
-            "give a folder of pictures or an .npz archive",
+            "give a folder of pictures, an .npz archive, or a dataset's folder",
         ))
     }
 
@@ -54,6 +69,34 @@ impl ImageSource {
         match self {
             Self::Folder(files) => Ok(files.len()),
             Self::Npz(path) => Ok(NpzReader::open(path)?.image_shape(NPZ_IMAGES)?[0]),
+            Self::Dataset(dataset) => Ok(dataset.count()),
+        }
+    }
+
+    /// How the images were made, in words.
+    pub fn transform(&self) -> String {
+        match self {
+            Self::Folder(_) | Self::Npz(_) => "as given".to_owned(),
+            Self::Dataset(dataset) => dataset.transform(),
+        }
+    }
+
+    /// What a reader of the numbers must know of the images, as the end of a sentence that begins with "images".
+    ///
+    /// # Errors
+    /// If the archive cannot be read.
+    pub fn warning(&self) -> Result<Option<String>> {
+        match self {
+            Self::Folder(_) => Ok(None),
+            Self::Npz(path) => {
+                let mut reader = NpzReader::open(path)?;
+                if reader.has(NPZ_WARNING) {
+                    Ok(Some(reader.read_text(NPZ_WARNING)?))
+                } else {
+                    Ok(None)
+                }
+            }
+            Self::Dataset(dataset) => Ok(dataset.warning()),
         }
     }
 
@@ -80,8 +123,16 @@ impl ImageSource {
                 Ok(())
             }
             Self::Npz(path) => NpzReader::open(path)?.visit_images(NPZ_IMAGES, batch, limit, visit),
+            Self::Dataset(dataset) => dataset.visit(batch, limit, visit),
         }
     }
+}
+
+/// The files in an order that depends on nothing but their number.
+fn shuffled(files: &[PathBuf]) -> Vec<PathBuf> {
+    let ids: Vec<u64> = (0..files.len() as u64).collect();
+    let order = epoch_order(0, 0, &ids);
+    order.into_iter().map(|i| files[i as usize].clone()).collect()
 }
 
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {
@@ -116,30 +167,42 @@ fn read_picture(path: &Path) -> Result<RgbImage> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn pictures_come_in_the_order_of_their_paths() {
+    /// Writes pictures of 2 x 1 pixels and answers the values of the first bytes, as they come.
+    fn seen(pictures: &[(&str, u8)]) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
-        for (name, value) in [("b.png", 2), ("a.PNG", 1), ("sub/c.png", 3)] {
+        for (name, value) in pictures {
             let path = folder.path().join(name);
             fs_err::create_dir_all(path.parent().unwrap()).unwrap();
             let picture = RgbImage {
                 width: 2,
                 height: 1,
-                data: vec![value; 6],
+                data: vec![*value; 6],
             };
             fs_err::write(&path, crate::report::encode_png(&picture).unwrap()).unwrap();
         }
         fs_err::write(folder.path().join("notes.txt"), "x").unwrap();
         let source = ImageSource::open(folder.path()).unwrap();
-        assert_eq!(source.count().unwrap(), 3);
+        assert_eq!(source.count().unwrap(), pictures.len());
         let mut seen = Vec::new();
         source
-            .visit(2, 3, |images| {
+            .visit(2, pictures.len(), |images| {
                 seen.extend(images.iter().map(|image| image.data[0]));
                 Ok(())
             })
             .unwrap();
-        assert_eq!(seen, [1, 2, 3]);
+        seen
+    }
+
+    #[test]
+    fn pictures_come_in_the_order_of_their_paths() {
+        assert_eq!(seen(&[("b.png", 2), ("a.PNG", 1), ("c.png", 3)]), [1, 2, 3]);
+    }
+
+    #[test]
+    fn pictures_of_class_folders_come_shuffled() {
+        let names: Vec<String> = (0..10).map(|i| format!("{}/{i}.png", i / 5)).collect();
+        let pictures: Vec<(&str, u8)> = names.iter().map(String::as_str).zip(0..).collect();
+        assert_eq!(seen(&pictures), [3, 8, 4, 6, 5, 0, 1, 9, 2, 7]);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! the literature on ImageNet and LSUN reports: [`inception`] turns images into features, [`stats`] into Gaussians,
 //! [`metric`] into FID, sFID, Inception score, precision and recall.
 
+pub mod classifier;
 pub mod cli;
 pub mod commands;
+pub mod dataset_images;
 pub mod error;
 pub mod features;
 pub mod images;
@@ -13,5 +15,6 @@ pub mod inception;
 pub mod metric;
 pub use preprocess::npz;
 pub mod reference;
+pub mod reference_cache;
 pub mod report;
 pub mod stats;

@@ -1,4 +1,6 @@
 //! The other side of a comparison: statistics from a file, or computed from images.
+//!
+//! What was computed of a dataset of ours is kept in its folder (see [`crate::reference_cache`]).
 
 use std::path::Path;
 
@@ -6,15 +8,16 @@ use faer::Mat;
 
 use crate::error::{Error, Result};
 use crate::features::{BATCH, Extractor, Keep, Summary};
-use crate::images::{ImageSource, NPZ_IMAGES};
+use crate::images::{ImageSource, NPZ_IMAGES, NPZ_WARNING};
 use crate::inception::Inception;
 use crate::npz::{Dtype, Header, NpzReader, NpzWriter};
+use crate::reference_cache;
 use crate::stats::Gaussian;
 
 /// Images whose features represent the reference in precision and recall, and that a reference file carries.
 pub const REFERENCE_IMAGES: usize = 10_000;
 /// Array that tells which network the statistics of our own files come from.
-const NETWORK: &str = "network";
+pub(crate) const NETWORK: &str = "network";
 
 /// Extracts the features of the first `limit` images of `source`; `seen` is told the number done so far and shown each
 /// batch.
@@ -37,25 +40,28 @@ pub fn summarise(
     extractor.finish()
 }
 
-/// Reads a reference: an `.npz` with statistics, or images.
+/// Reads a reference: an `.npz` with statistics, or images, or a dataset.
 ///
 /// # Errors
 /// If it cannot be read, lacks what `keep` asks for, or was made with another network than `network_id`.
 pub fn load(
-    path: &Path,
+    source: &ImageSource,
     network: &Inception,
     network_id: &str,
     keep: Keep,
     mut seen: impl FnMut(u64),
 ) -> Result<Summary> {
-    let source = ImageSource::open(path)?;
-    if let ImageSource::Npz(file) = &source {
+    if let ImageSource::Npz(file) = source {
         let mut reader = NpzReader::open(file)?;
         if reader.has("mu") {
-            return from_statistics(&mut reader, file, &source, network, network_id, keep, seen);
+            return from_statistics(&mut reader, file, source, network, network_id, keep, seen);
         }
     }
-    summarise(network, &source, keep, usize::MAX, |count, _| seen(count))
+    let mut compute = |keep| summarise(network, source, keep, usize::MAX, |count, _| seen(count));
+    match source {
+        ImageSource::Dataset(dataset) => reference_cache::get(dataset, network_id, compute),
+        ImageSource::Folder(_) | ImageSource::Npz(_) => compute(keep),
+    }
 }
 
 fn from_statistics(
@@ -116,7 +122,8 @@ fn from_statistics(
     })
 }
 
-fn gaussian(reader: &mut NpzReader, path: &Path, mu: &str, sigma: &str) -> Result<Gaussian> {
+/// Mean and covariance by their names.
+pub(crate) fn gaussian(reader: &mut NpzReader, path: &Path, mu: &str, sigma: &str) -> Result<Gaussian> {
     let (mu_shape, mu_values) = reader.read_f64(mu)?;
     let (sigma_shape, sigma_values) = reader.read_f64(sigma)?;
     let dim = mu_values.len();
@@ -144,6 +151,29 @@ pub fn save(
     transform: &str,
 ) -> Result<()> {
     let mut writer = NpzWriter::create(path)?;
+    write_statistics(&mut writer, summary, network_id)?;
+    writer.text("transform", transform)?;
+    if let Some(warning) = source.warning()? {
+        writer.text(NPZ_WARNING, &warning)?;
+    }
+    if let Some((height, width)) = summary.size {
+        let count = REFERENCE_IMAGES.min(usize::try_from(summary.count).unwrap_or(usize::MAX));
+        writer.start(
+            NPZ_IMAGES,
+            &Header {
+                dtype: Dtype::U8,
+                shape: vec![count, height, width, 3],
+            },
+        )?;
+        source.visit(BATCH, count, |images| {
+            images.iter().try_for_each(|image| Ok(writer.write(&image.data)?))
+        })?;
+    }
+    Ok(writer.finish()?)
+}
+
+/// Writes the Gaussians and the network's name.
+pub(crate) fn write_statistics(writer: &mut NpzWriter, summary: &Summary, network_id: &str) -> Result<()> {
     let mut statistics = |mu: &str, sigma: &str, gaussian: &Gaussian| {
         let dim = gaussian.mu.len();
         writer.array_f64(mu, &[dim], gaussian.mu.iter().copied())?;
@@ -156,20 +186,5 @@ pub fn save(
     if let Some(spatial) = &summary.spatial {
         statistics("mu_s", "sigma_s", spatial)?;
     }
-    writer.text(NETWORK, network_id)?;
-    writer.text("transform", transform)?;
-    if let Some((height, width)) = summary.size {
-        let count = REFERENCE_IMAGES.min(usize::try_from(summary.count).unwrap_or(usize::MAX));
-        writer.start(
-            NPZ_IMAGES,
-            &Header {
-                dtype: Dtype::U8,
-                shape: vec![count, height, width, 3],
-            },
-        )?;
-        source.visit(BATCH, count, |images| {
-            images.iter().try_for_each(|image| writer.write(&image.data))
-        })?;
-    }
-    writer.finish()
+    Ok(writer.text(NETWORK, network_id)?)
 }

@@ -25,11 +25,12 @@ const SHOWN: usize = 64;
 /// What `eval fid` accepts.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The samples: a folder of PNG, JPEG or WebP pictures, or an .npz with `arr_0` of shape [N, H, W, 3].
+    /// The samples: a folder of PNG, JPEG or WebP pictures, an .npz with `arr_0` of shape [N, H, W, 3], or a dataset.
     #[arg(long, value_name = "DIR|FILE.npz")]
     images: PathBuf,
-    /// What to compare with: an .npz with statistics (ADM's, or made by `eval reference`) or images; a folder of images.
-    #[arg(long, value_name = "DIR|FILE.npz")]
+    /// What to compare with: an .npz with statistics (ADM's, or made by `eval reference`) or images; a folder of images;
+    /// a dataset made by `preprocess encode` (its original images where they can be had; statistics are kept in it).
+    #[arg(long, value_name = "DIR|FILE.npz|DATASET")]
     reference: PathBuf,
     /// Score at most so many samples.
     #[arg(long, default_value = "50k", value_parser = count::parse_count)]
@@ -44,7 +45,8 @@ pub struct Args {
     /// Also write scores.json, report.md and report.html into this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write the scores as JSON, to stdout or to FILE.
+    /// Write the scores as JSON, to stdout or to FILE: fid, sfid, inception_score, precision, recall (each absent unless
+    /// asked for), samples, comparable, and what was compared.
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "absent, without a value, with a value")]
     json: Option<Option<PathBuf>>,
@@ -86,7 +88,7 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
     let manifold = wants(Metric::Precision) || wants(Metric::Recall);
     let source = ImageSource::open(&args.images)?;
     // A wrong path should be told before minutes of work.
-    ImageSource::open(&args.reference)?;
+    let reference_source = ImageSource::open(&args.reference)?;
     let limit = usize::try_from(args.samples).unwrap_or(usize::MAX);
     let total = source.count()?.min(limit);
     let inception = args.inception.load()?;
@@ -98,7 +100,7 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
     };
     let mut progress = Progress::new(printer, "reference", "images", 0, None);
     let reference = reference::load(
-        &args.reference,
+        &reference_source,
         &inception.network,
         &inception.id,
         keep(REFERENCE_IMAGES, false),
@@ -146,6 +148,11 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
         scores.recall = Some(both.recall).filter(|_| wants(Metric::Recall));
     }
     scores.warnings = warnings(&scores);
+    for (role, source) in [("reference", &reference_source), ("sample", &source)] {
+        if let Some(warning) = source.warning()? {
+            scores.warnings.push(format!("{role} images {warning}"));
+        }
+    }
     Ok((scores, shown))
 }
 
@@ -220,121 +227,4 @@ fn save(folder: &Path, scores: &Scores, shown: &[RgbImage]) -> anyhow::Result<()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli;
-
-    fn pictures(folder: &Path, count: usize, side: usize, phase: usize) {
-        fs_err::create_dir_all(folder).unwrap();
-        for i in 0..count {
-            let data = (0..side * side * 3)
-                .map(|k| ((k * (i + 3) + phase * 41) % 251) as u8)
-                .collect();
-            let png = report::encode_png(&RgbImage {
-                width: side,
-                height: side,
-                data,
-            })
-            .unwrap();
-            fs_err::write(folder.join(format!("{i:03}.png")), png).unwrap();
-        }
-    }
-
-    fn eval(args: &[&str]) -> (u8, String, String) {
-        let (mut printer, out, err) = Printer::captured();
-        let code = cli::run(["eval"].iter().chain(args).map(Into::into), &mut printer);
-        (code, out.text(), err.text())
-    }
-
-    #[test]
-    fn a_set_scores_zero_against_itself_and_more_against_another_through_images_and_statistics() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        pictures(&folder.path().join("a"), 6, 16, 0);
-        pictures(&folder.path().join("b"), 5, 16, 1);
-        let common = [
-            "--inception",
-            "random:0",
-            "--metrics",
-            "fid,is,precision,recall",
-            "--json",
-        ];
-        let (code, out, err) = eval(
-            &[
-                &["fid", "--images", &path("a"), "--reference", &path("a")][..],
-                &common,
-            ]
-            .concat(),
-        );
-        assert_eq!(code, 0, "{err}");
-        let same: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert!(same["fid"].as_f64().unwrap().abs() < 1e-4, "{same}");
-        assert_eq!((&same["precision"], &same["samples"]), (&1.0.into(), &6.into()));
-        assert_eq!(same["comparable"], false);
-
-        let reference = [
-            "reference",
-            &path("a"),
-            "--out",
-            &path("a.npz"),
-            "--inception",
-            "random:0",
-            "--no-spatial",
-        ];
-        let (code, _, err) = eval(&reference);
-        assert_eq!(code, 0, "{err}");
-        let out_folder = path("scores");
-        let other = |reference: &str| {
-            let first = [
-                "fid",
-                "--images",
-                &path("b"),
-                "--reference",
-                reference,
-                "--out",
-                &out_folder,
-            ];
-            let (code, out, err) = eval(&[&first[..], &common].concat());
-            assert_eq!(code, 0, "{err}");
-            serde_json::from_str::<serde_json::Value>(&out).unwrap()
-        };
-        let (images, statistics) = (other(&path("a")), other(&path("a.npz")));
-        assert!(images["fid"].as_f64().unwrap() > 1e-3, "{images}");
-        for key in ["fid", "precision", "recall"] {
-            let difference = images[key].as_f64().unwrap() - statistics[key].as_f64().unwrap();
-            assert!(difference.abs() < 1e-6, "{key}: {images} {statistics}");
-        }
-        let page = fs_err::read_to_string(folder.path().join("scores/report.html")).unwrap();
-        assert!(page.contains("not comparable"));
-
-        let (code, _, err) = eval(&[
-            "fid",
-            "--images",
-            &path("b"),
-            "--reference",
-            &path("a.npz"),
-            "--inception",
-            "random:1",
-            "--metrics",
-            "fid",
-        ]);
-        assert!(code == 2 && err.contains("same --inception"), "{err}");
-
-        pictures(&folder.path().join("small"), 5, 8, 1);
-        let (code, _, err) = eval(
-            &[
-                &["fid", "--images", &path("small"), "--reference", &path("a.npz")][..],
-                &common,
-            ]
-            .concat(),
-        );
-        assert!(code == 2 && err.contains("8 x 8"), "{err}");
-    }
-
-    #[test]
-    fn missing_images_are_told_before_any_work() {
-        let (code, _, err) = eval(&["fid", "--images", "/nowhere/x", "--reference", "/nowhere/y"]);
-        assert!(code == 2 && err.contains("/nowhere/x"), "{err}");
-        assert_eq!(eval(&["fid", "--metrics", "fidd"]).0, 2);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use crate::reference;
 /// What `eval reference` accepts.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder of pictures of one size, or an .npz of images.
+    /// A folder of pictures of one size, an .npz of images, or a dataset made by `preprocess encode`.
     source: PathBuf,
     /// The file to write.
     #[arg(long, value_name = "FILE.npz")]
@@ -21,9 +21,9 @@ pub struct Args {
     /// Weights of the Inception network.
     #[arg(long, default_value = "auto", value_name = "auto|FILE|random:SEED")]
     inception: WeightSource,
-    /// How the images were made, recorded in the file.
-    #[arg(long, default_value = "as given")]
-    transform: String,
+    /// How the images were made, recorded in the file [default: the dataset's transform, or "as given"].
+    #[arg(long)]
+    transform: Option<String>,
     /// Leave the statistics for sFID out.
     #[arg(long)]
     no_spatial: bool,
@@ -47,14 +47,20 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
         progress.set(printer, done, "");
     })?;
     progress.finish();
-    reference::save(&args.out, &summary, &source, &inception.id, &args.transform)?;
+    let transform = args.transform.clone().unwrap_or_else(|| source.transform());
+    reference::save(&args.out, &summary, &source, &inception.id, &transform)?;
+    let mark = if inception.comparable {
+        ""
+    } else {
+        " (not comparable: the network's weights are not the published file)"
+    };
     printer.say(format_args!(
-        "{}: statistics of {} images",
+        "{}: statistics of {} images{mark}",
         args.out.display(),
         summary.count
     ));
-    if !inception.comparable {
-        printer.note("warning: not comparable: the network's weights are not the published file");
+    if let Some(warning) = source.warning()? {
+        printer.note(format_args!("warning: images {warning}"));
     }
     Ok(())
 }

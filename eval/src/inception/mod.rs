@@ -161,7 +161,7 @@ fn first_channels(map: &FeatureMap, count: usize) -> Vec<f32> {
 }
 
 /// Mean over the pixels, `[B, channels]`.
-fn spatial_mean(map: &FeatureMap) -> Vec<f32> {
+pub(crate) fn spatial_mean(map: &FeatureMap) -> Vec<f32> {
     let [batch, height, width, channels] = map.shape();
     let mut means = vec![0.0; batch * channels];
     for (n, mean) in means.chunks_exact_mut(channels).enumerate() {

@@ -30,7 +30,8 @@ pub fn frechet_distance(first: &Gaussian, second: &Gaussian) -> Result<f64> {
     let traces = trace(&first.sigma) + trace(&second.sigma);
     let distance = means + traces - 2.0 * trace_of_root_of_product(&first.sigma, &second.sigma)?;
     if distance.is_finite() {
-        Ok(distance)
+        // Rounding may take the distance of equal sets a little below.
+        Ok(distance.max(0.0))
     } else {
         Err(Error::Numeric(
             "the Frechet distance is not finite: look for infinite features".into(),
