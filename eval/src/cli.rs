@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use preprocess::console::{Printer, exit};
 
 use crate::commands::{fid, quickstart, reference, report};
@@ -28,6 +28,11 @@ enum Command {
     Quickstart(quickstart::Args),
     /// One HTML page of several evaluations.
     Report(report::Args),
+}
+
+/// The command line's definition, for what reads it without running it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program with `args` (the first is the program's name) and answers the exit code.

@@ -11,7 +11,7 @@ use preprocess::dataset::demo::Demo;
 use preprocess::dataset::folder::Folder;
 use preprocess::dataset::{Dataset as Originals, ImageError};
 use preprocess::image::{RgbImage, tensor};
-use preprocess::vae::{AutoencoderKl, VaeSource};
+use preprocess::vae::AutoencoderKl;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use shards::dataset::Dataset;
@@ -164,30 +164,18 @@ impl DatasetImages {
 
     /// The autoencoder that made the latents; the very same weights, where the dataset has their hash.
     fn autoencoder(&self, why: &str) -> Result<AutoencoderKl> {
-        let record = &self.manifest().vae;
-        let name = match &record.revision {
-            Some(revision) => format!("{}@{revision}", record.id),
-            None => record.id.clone(),
-        };
-        let failed = |error: &dyn std::fmt::Display| {
+        AutoencoderKl::from_record(&self.manifest().vae, &Device::Cpu).map_err(|error| {
             Error::format(
                 self.dir(),
                 format!(
-                    "no images to compare with: the originals cannot be had ({why}), and the autoencoder `{name}` that \
-                     would decode the latents cannot be loaded ({error})\n\
+                    "no images to compare with: the originals cannot be had ({why}), and the autoencoder `{}` that would \
+                     decode the latents cannot be loaded ({error})\n\
                      hint: put the originals back to `{}`, or give the images themselves as a folder",
+                    self.manifest().vae.id,
                     self.manifest().source.path
                 ),
             )
-        };
-        let source: VaeSource = name
-            .parse()
-            .map_err(|error: preprocess::vae::Error| failed(&error))?;
-        let autoencoder = AutoencoderKl::load(&source, &Device::Cpu).map_err(|error| failed(&error))?;
-        if record.sha256.is_some() && autoencoder.record().sha256 != record.sha256 {
-            return Err(failed(&"its weights are not those that made the dataset"));
-        }
-        Ok(autoencoder)
+        })
     }
 }
 

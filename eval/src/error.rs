@@ -31,6 +31,9 @@ pub enum Error {
     /// An autoencoder could not decode.
     #[error(transparent)]
     Autoencoder(#[from] preprocess::vae::Error),
+    /// A model could not be sampled from.
+    #[error(transparent)]
+    Generate(#[from] trainer::generate::Error),
     /// A tensor file could not be read.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

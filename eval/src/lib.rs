@@ -10,6 +10,7 @@ pub mod commands;
 pub mod dataset_images;
 pub mod error;
 pub mod features;
+pub mod generated;
 pub mod images;
 pub mod inception;
 pub mod metric;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::console::{Printer, exit};
@@ -32,6 +32,11 @@ enum Command {
     Reconstruct(commands::reconstruct::ReconstructArgs),
     /// Encode some samples of a dataset anew and compare
     Verify(commands::verify::VerifyArgs),
+}
+
+/// The command line's definition, for what reads it without running it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs `preprocess` with the arguments `args` (the program's name first); answers the exit code.

@@ -1,3 +1,6 @@
 //! Tests that span crates.
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
 
 mod golden;
+mod pipeline;
+mod readme;

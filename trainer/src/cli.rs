@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use preprocess::console::{Printer, exit};
 
 use crate::commands;
@@ -33,6 +33,11 @@ enum Command {
     Info(commands::info::InfoArgs),
     /// Time training steps on made-up latents
     Bench(commands::bench::BenchArgs),
+}
+
+/// The command line's definition, for what reads it without running it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs `trainer` with the arguments `args` (the program's name first); answers the exit code.

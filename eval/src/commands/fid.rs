@@ -7,8 +7,10 @@ use preprocess::console::printer::JsonTarget;
 use preprocess::console::progress::Progress;
 use preprocess::console::{Printer, count, grid};
 use preprocess::image::RgbImage;
+use trainer::commands::sample::SamplingArgs;
 
 use crate::features::{Keep, Summary};
+use crate::generated::GeneratedImages;
 use crate::images::ImageSource;
 use crate::inception::POOL_FEATURES;
 use crate::inception::weights::WeightSource;
@@ -25,13 +27,19 @@ const SHOWN: usize = 64;
 /// What `eval fid` accepts.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Sample from this model: a checkpoint, or a run for its newest one; without --images the newest run is sampled.
+    #[arg(long, value_name = "DIR", conflicts_with = "images")]
+    checkpoint: Option<PathBuf>,
     /// The samples: a folder of PNG, JPEG or WebP pictures, an .npz with `arr_0` of shape [N, H, W, 3], or a dataset.
     #[arg(long, value_name = "DIR|FILE.npz")]
-    images: PathBuf,
+    images: Option<PathBuf>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// What to compare with: an .npz with statistics (ADM's, or made by `eval reference`) or images; a folder of images;
     /// a dataset made by `preprocess encode` (its original images where they can be had; statistics are kept in it).
+    /// Without it, the dataset that the model learned from.
     #[arg(long, value_name = "DIR|FILE.npz|DATASET")]
-    reference: PathBuf,
+    reference: Option<PathBuf>,
     /// Score at most so many samples.
     #[arg(long, default_value = "50k", value_parser = count::parse_count)]
     samples: u64,
@@ -86,11 +94,13 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
 fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbImage>)> {
     let wants = |metric| args.metrics.contains(&metric);
     let manifold = wants(Metric::Precision) || wants(Metric::Recall);
-    let source = ImageSource::open(&args.images)?;
-    // A wrong path should be told before minutes of work.
-    let reference_source = ImageSource::open(&args.reference)?;
+    // Wrong paths should be told before minutes of work.
     let limit = usize::try_from(args.samples).unwrap_or(usize::MAX);
+    let (source, images) = samples_of(args, limit)?;
+    let reference_path = reference_of(args, &source)?;
+    let reference_source = ImageSource::open(&reference_path)?;
     let total = source.count()?.min(limit);
+    anyhow::ensure!(total > 1, "--samples {}: at least two images are needed", args.samples);
     let inception = args.inception.load()?;
 
     let keep = |pool_rows: usize, logits| Keep {
@@ -129,8 +139,8 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
     let mut scores = Scores {
         samples: samples.count,
         comparable: inception.comparable,
-        images: args.images.display().to_string(),
-        reference: args.reference.display().to_string(),
+        images,
+        reference: reference_path.display().to_string(),
         inception: inception.id,
         image_size: samples.size.map_or([0, 0], |(height, width)| [height, width]),
         inception_score: samples.inception_score,
@@ -154,6 +164,26 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
         }
     }
     Ok((scores, shown))
+}
+
+/// The samples and what the report calls them.
+fn samples_of(args: &Args, limit: usize) -> anyhow::Result<(ImageSource, String)> {
+    if let Some(images) = &args.images {
+        return Ok((ImageSource::open(images)?, images.display().to_string()));
+    }
+    let path = args.checkpoint.as_deref().unwrap_or(Path::new("runs"));
+    let samples = GeneratedImages::open(path, args.sampling.plan()?, limit, args.sampling.batch as usize)?;
+    let description = samples.description();
+    Ok((ImageSource::Generated(Box::new(samples)), description))
+}
+
+/// Where the reference lies.
+fn reference_of(args: &Args, source: &ImageSource) -> anyhow::Result<PathBuf> {
+    match (&args.reference, source) {
+        (Some(reference), _) => Ok(reference.clone()),
+        (None, ImageSource::Generated(samples)) => Ok(samples.dataset().to_owned()),
+        (None, _) => bail!("compared with what?\nhint: --reference FILE.npz, a folder of images, or a dataset's folder"),
+    }
 }
 
 fn check_sizes(samples: &Summary, reference: &Summary) -> anyhow::Result<()> {
