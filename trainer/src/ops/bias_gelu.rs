@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::vectorised::{dispatch, sigmoid};
+use super::vectorised::{sigmoid, vectorised};
 
 /// Rows handled by one task: fixed, so that sums over rows do not depend on the number of threads.
 const ROWS_PER_TASK: usize = 64;
@@ -44,19 +44,28 @@ pub fn bias_gelu(kind: Gelu, pre: &mut [f32], bias: &[f32], out: &mut [f32]) {
     let task = cols * ROWS_PER_TASK;
     pre.par_chunks_mut(task)
         .zip(out.par_chunks_mut(task))
-        .for_each(|(pre, out)| {
-            dispatch(|| {
+        .for_each(|(pre, out)| match kind {
+            Gelu::Tanh => bias_gelu_tanh(pre, bias, out),
+            Gelu::Erf => {
                 for (pre, out) in pre.chunks_exact_mut(cols).zip(out.chunks_exact_mut(cols)) {
                     for ((p, o), b) in pre.iter_mut().zip(out).zip(bias) {
                         *p += b;
-                        *o = match kind {
-                            Gelu::Tanh => gelu_tanh(*p).0,
-                            Gelu::Erf => gelu_erf(*p).0,
-                        };
+                        *o = gelu_erf(*p).0;
                     }
                 }
-            });
+            }
         });
+}
+
+vectorised! {
+    fn bias_gelu_tanh<'a>(pre: &'a mut [f32], bias: &'a [f32], out: &'a mut [f32]) {
+        for (pre, out) in pre.chunks_exact_mut(bias.len()).zip(out.chunks_exact_mut(bias.len())) {
+            for ((p, o), b) in pre.iter_mut().zip(out).zip(bias) {
+                *p += b;
+                *o = gelu_tanh(*p).0;
+            }
+        }
+    }
 }
 
 /// `d = d * gelu'(pre)` in place: from the gradient of the output to that of the pre-activation.
@@ -64,16 +73,22 @@ pub fn gelu_backward(kind: Gelu, pre: &[f32], d: &mut [f32]) {
     const CHUNK: usize = 1 << 14;
     d.par_chunks_mut(CHUNK)
         .zip(pre.par_chunks(CHUNK))
-        .for_each(|(d, pre)| {
-            dispatch(|| {
+        .for_each(|(d, pre)| match kind {
+            Gelu::Tanh => gelu_tanh_backward(pre, d),
+            Gelu::Erf => {
                 for (d, p) in d.iter_mut().zip(pre) {
-                    *d *= match kind {
-                        Gelu::Tanh => gelu_tanh(*p).1,
-                        Gelu::Erf => gelu_erf(*p).1,
-                    };
+                    *d *= gelu_erf(*p).1;
                 }
-            });
+            }
         });
+}
+
+vectorised! {
+    fn gelu_tanh_backward<'a>(pre: &'a [f32], d: &'a mut [f32]) {
+        for (d, p) in d.iter_mut().zip(pre) {
+            *d *= gelu_tanh(*p).1;
+        }
+    }
 }
 
 /// `db[c] += sum over rows of d[row, c]`.
@@ -83,19 +98,23 @@ pub fn bias_backward(d: &[f32], db: &mut [f32]) {
         .par_chunks(cols * ROWS_PER_TASK)
         .map(|rows| {
             let mut sum = vec![0f32; cols];
-            dispatch(|| {
-                for row in rows.chunks_exact(cols) {
-                    for (s, v) in sum.iter_mut().zip(row) {
-                        *s += v;
-                    }
-                }
-            });
+            add_rows(rows, &mut sum);
             sum
         })
         .collect();
     for sum in partial {
         for (b, s) in db.iter_mut().zip(sum) {
             *b += s;
+        }
+    }
+}
+
+vectorised! {
+    fn add_rows<'a>(rows: &'a [f32], sum: &'a mut [f32]) {
+        for row in rows.chunks_exact(sum.len()) {
+            for (s, v) in sum.iter_mut().zip(row) {
+                *s += v;
+            }
         }
     }
 }

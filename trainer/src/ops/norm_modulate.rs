@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::vectorised::dispatch;
+use super::vectorised::vectorised;
 
 /// Lanes of the partial sums, so that a row's sum vectorises and has one fixed order.
 const LANES: usize = 16;
@@ -49,22 +49,38 @@ pub fn norm_modulate(
         .for_each(|(row, ((h, x), stats))| {
             let modulation = &modulation[row / per_image * width..][..width];
             let (shift, rest) = modulation.split_at(dim);
-            dispatch(|| {
-                let mean = sum_of(x, |v| v) / dim as f32;
-                let variance = sum_of(x, |v| (v - mean) * (v - mean)) / dim as f32;
-                let rstd = 1.0 / (variance + eps).sqrt();
-                *stats = (mean, rstd);
-                if with_scale {
-                    for i in 0..dim {
-                        h[i] = (1.0 + rest[i]) * ((x[i] - mean) * rstd) + shift[i];
-                    }
-                } else {
-                    for i in 0..dim {
-                        h[i] = (x[i] - mean) * rstd + shift[i];
-                    }
-                }
-            });
+            let scale = with_scale.then(|| &rest[..dim]);
+            norm_row(x, shift, scale, eps, h, stats);
         });
+}
+
+vectorised! {
+    fn norm_row<'a>(
+        x: &'a [f32],
+        shift: &'a [f32],
+        scale: Option<&'a [f32]>,
+        eps: f32,
+        h: &'a mut [f32],
+        stats: &'a mut RowStats,
+    ) {
+        let dim = x.len() as f32;
+        let mean = sum_of(x, |v| v) / dim;
+        let variance = sum_of(x, |v| (v - mean) * (v - mean)) / dim;
+        let rstd = 1.0 / (variance + eps).sqrt();
+        *stats = (mean, rstd);
+        match scale {
+            Some(scale) => {
+                for (((h, x), shift), scale) in h.iter_mut().zip(x).zip(shift).zip(scale) {
+                    *h = (1.0 + scale) * ((x - mean) * rstd) + shift;
+                }
+            }
+            None => {
+                for ((h, x), shift) in h.iter_mut().zip(x).zip(shift) {
+                    *h = (x - mean) * rstd + shift;
+                }
+            }
+        }
+    }
 }
 
 /// The backward of [`norm_modulate`]: `dx += ..`, `d_modulation += ..` in the layout of `modulation`.
@@ -94,39 +110,11 @@ pub fn norm_modulate_backward(
                 .enumerate()
                 .map(|(part, dx)| {
                     let mut sums = vec![0f32; 2 * dim];
-                    let (d_shift, d_scale) = sums.split_at_mut(dim);
-                    let mut x_hat = vec![0f32; dim];
-                    let mut d_hat = vec![0f32; dim];
-                    dispatch(|| {
-                        for (r, dx) in dx.chunks_exact_mut(dim).enumerate() {
-                            let row = b * per_image + part * ROWS_PER_TASK + r;
-                            let (mean, rstd) = stats[row];
-                            let (x, dh) = (&x[row * dim..][..dim], &dh[row * dim..][..dim]);
-                            for i in 0..dim {
-                                x_hat[i] = (x[i] - mean) * rstd;
-                                d_shift[i] += dh[i];
-                                d_hat[i] = dh[i];
-                            }
-                            if with_scale {
-                                for i in 0..dim {
-                                    d_scale[i] += dh[i] * x_hat[i];
-                                    d_hat[i] *= 1.0 + modulation[dim + i];
-                                }
-                            }
-                            let mean_d = sum_of(&d_hat, |v| v) / dim as f32;
-                            for d in &mut d_hat {
-                                *d -= mean_d;
-                            }
-                            let mut lanes = [0f32; LANES];
-                            for (i, (d, h)) in d_hat.iter().zip(&x_hat).enumerate() {
-                                lanes[i % LANES] += d * h;
-                            }
-                            let along = lanes.iter().sum::<f32>() / dim as f32;
-                            for i in 0..dim {
-                                dx[i] += rstd * (d_hat[i] - x_hat[i] * along);
-                            }
-                        }
-                    });
+                    let first = b * per_image + part * ROWS_PER_TASK;
+                    let rows = first..first + dx.len() / dim;
+                    let span = rows.start * dim..rows.end * dim;
+                    let scale = with_scale.then(|| &modulation[dim..2 * dim]);
+                    norm_rows_backward(&x[span.clone()], &stats[rows], scale, &dh[span], dx, &mut sums);
                     sums
                 })
                 .collect();
@@ -137,4 +125,51 @@ pub fn norm_modulate_backward(
                 }
             }
         });
+}
+
+vectorised! {
+    /// The backward of some rows of one image; `sums`: d shift, then d scale.
+    fn norm_rows_backward<'a>(
+        x: &'a [f32],
+        stats: &'a [RowStats],
+        scale: Option<&'a [f32]>,
+        dh: &'a [f32],
+        dx: &'a mut [f32],
+        sums: &'a mut [f32],
+    ) {
+        let dim = sums.len() / 2;
+        let (d_shift, d_scale) = sums.split_at_mut(dim);
+        let mut x_hat = vec![0f32; dim];
+        let mut d_hat = vec![0f32; dim];
+        let rows = x.chunks_exact(dim).zip(dh.chunks_exact(dim)).zip(dx.chunks_exact_mut(dim));
+        for (((x, dh), dx), &(mean, rstd)) in rows.zip(stats) {
+            for ((x_hat, x), (d_shift, dh)) in x_hat.iter_mut().zip(x).zip(d_shift.iter_mut().zip(dh)) {
+                *x_hat = (x - mean) * rstd;
+                *d_shift += dh;
+            }
+            match scale {
+                Some(scale) => {
+                    for ((d_scale, dh), x_hat) in d_scale.iter_mut().zip(dh).zip(&x_hat) {
+                        *d_scale += dh * x_hat;
+                    }
+                    for ((d_hat, dh), scale) in d_hat.iter_mut().zip(dh).zip(scale) {
+                        *d_hat = dh * (1.0 + scale);
+                    }
+                }
+                None => d_hat.copy_from_slice(dh),
+            }
+            let mean_d = sum_of(&d_hat, |v| v) / dim as f32;
+            let mut lanes = [0f32; LANES];
+            for (d, h) in d_hat.chunks_mut(LANES).zip(x_hat.chunks(LANES)) {
+                for ((lane, d), h) in lanes.iter_mut().zip(d).zip(h) {
+                    *d -= mean_d;
+                    *lane += *d * h;
+                }
+            }
+            let along = lanes.iter().sum::<f32>() / dim as f32;
+            for ((dx, d), h) in dx.iter_mut().zip(&d_hat).zip(&x_hat) {
+                *dx += rstd * (d - h * along);
+            }
+        }
+    }
 }

@@ -8,6 +8,8 @@
 use rayon::prelude::*;
 use realfft::num_complex::Complex64;
 
+use super::vectorised::vectorised;
+
 /// How the continuous system is turned into steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -145,19 +147,29 @@ pub fn kernels(p: &SsmParams<'_>, kind: Discretization, length: usize) -> Vec<f3
                 powers(s.z, 1, r, Complex64::from(1.0), &mut e_re, &mut e_im);
                 powers(s.z, r, rows, 2.0 * s.c * s.b * s.phi, &mut g_re, &mut g_im);
             }
-            super::vectorised::dispatch(|| {
-                for (i, row) in kernel.chunks_mut(r).enumerate() {
-                    for n in 0..states {
-                        let (g_re, g_im) = (g_re[n * rows + i], g_im[n * rows + i]);
-                        let e = e_re[n * r..][..r].iter().zip(&e_im[n * r..][..r]);
-                        for (k, (re, im)) in row.iter_mut().zip(e) {
-                            *k += g_re * re - g_im * im;
-                        }
-                    }
-                }
-            });
+            factored_product(r, rows, [&g_re, &g_im], [&e_re, &e_im], kernel);
         });
     out
+}
+
+vectorised! {
+    /// `kernel[i r + j] = Re sum_n g[n, i] e[n, j]`; `g` `[states, rows]` and `e` `[states, r]` as re and im planes.
+    fn factored_product<'a>(
+        r: usize,
+        rows: usize,
+        g: [&'a [f32]; 2],
+        e: [&'a [f32]; 2],
+        kernel: &'a mut [f32],
+    ) {
+        for (i, row) in kernel.chunks_mut(r).enumerate() {
+            for (n, (e_re, e_im)) in e[0].chunks_exact(r).zip(e[1].chunks_exact(r)).enumerate() {
+                let (g_re, g_im) = (g[0][n * rows + i], g[1][n * rows + i]);
+                for ((k, re), im) in row.iter_mut().zip(e_re).zip(e_im) {
+                    *k += g_re * re - g_im * im;
+                }
+            }
+        }
+    }
 }
 
 /// Gradients of every channel's parameters, given `dk` `[channels, length]`.
@@ -206,6 +218,25 @@ pub fn kernels_backward(
         .collect()
 }
 
+/// Lanes of the partial sums of [`moments`].
+const LANES: usize = 16;
+
+vectorised! {
+    /// Adds `e dk` and `j e dk`, real and imaginary parts, in lanes of j.
+    fn add_moments<'a>(dk: &'a [f32], e_re: &'a [f32], e_im: &'a [f32], sums: &'a mut [[f32; LANES]; 4]) {
+        let chunks = dk.chunks(LANES).zip(e_re.chunks(LANES)).zip(e_im.chunks(LANES));
+        for (k, ((dk, e_re), e_im)) in chunks.enumerate() {
+            for (lane, ((d, re), im)) in dk.iter().zip(e_re).zip(e_im).enumerate() {
+                let (re, im, j) = (re * d, im * d, (k * LANES + lane) as f32);
+                sums[0][lane] += re;
+                sums[1][lane] += im;
+                sums[2][lane] += re * j;
+                sums[3][lane] += im * j;
+            }
+        }
+    }
+}
+
 /// The two transposed Vandermonde products of one state, inner sums over j in f32, outer ones in f64.
 fn moments(
     z: Complex64,
@@ -215,24 +246,12 @@ fn moments(
     e_im: &[f32],
     dk: &[f32],
 ) -> (Complex64, Complex64) {
-    const LANES: usize = 16;
     let step = (z * r as f64).exp().conj();
     let mut anchor = Complex64::from(1.0);
     let (mut m0, mut m1) = (Complex64::default(), Complex64::default());
     for (i, dk) in dk.chunks(r).enumerate().take(rows) {
         let mut sums = [[0f32; LANES]; 4];
-        super::vectorised::dispatch(|| {
-            for (start, dk) in dk.chunks(LANES).enumerate().map(|(k, c)| (k * LANES, c)) {
-                for (lane, &d) in dk.iter().enumerate() {
-                    let j = start + lane;
-                    let (re, im) = (e_re[j] * d, e_im[j] * d);
-                    sums[0][lane] += re;
-                    sums[1][lane] += im;
-                    sums[2][lane] += re * j as f32;
-                    sums[3][lane] += im * j as f32;
-                }
-            }
-        });
+        add_moments(dk, e_re, e_im, &mut sums);
         let [re, im, j_re, j_im] = sums.map(|lanes| lanes.iter().map(|&v| f64::from(v)).sum::<f64>());
         let (plain, weighted) = (Complex64::new(re, -im), Complex64::new(j_re, -j_im));
         m0 += anchor * plain;

@@ -1,12 +1,30 @@
 //! Transcendental functions written so that the compiler vectorises them, and the dispatch to the widest instructions.
 
-use pulp::Arch;
+/// Defines a function whose body is compiled for the widest vectors that the processor has, chosen when it runs.
+///
+/// The body moves into a type with an always inlined method: a closure would be compiled on its own, for the oldest
+/// processor, as soon as the compiler finds it too long to inline.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$life:lifetime>($($arg:ident: $kind:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        $vis fn $name<$life>($($arg: $kind),*) {
+            struct Work<$life> {
+                $($arg: $kind,)*
+            }
+            impl pulp::WithSimd for Work<'_> {
+                type Output = ();
 
-/// Runs `work` compiled for the widest vectors that the processor has; `work` must be `#[inline(always)]` inside.
-#[inline(always)]
-pub(crate) fn dispatch<R>(work: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(work)
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _: S) {
+                    let Self { $($arg),* } = self;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Work { $($arg),* });
+        }
+    };
 }
+pub(crate) use vectorised;
 
 /// `exp(x)` to about 2 ulp for x in -87..88 (clamped outside): a power of two times a polynomial of the remainder.
 #[inline(always)]

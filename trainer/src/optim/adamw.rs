@@ -8,7 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::ops::vectorised::dispatch;
+use crate::ops::vectorised::vectorised;
 
 /// Elements handled by one task.
 const CHUNK: usize = 1 << 15;
@@ -111,7 +111,7 @@ impl AdamW {
                     next += usize::from(inside);
                     at = stop;
                     let (p, m, v) = (&mut p[span.clone()], &mut m[span.clone()], &mut v[span.clone()]);
-                    factors.apply(p, m, v, &mut e[span.clone()], &g[span]);
+                    apply(factors, p, m, v, &mut e[span.clone()], &g[span]);
                 }
             });
     }
@@ -144,27 +144,25 @@ impl Factors {
             grad_scale,
         }
     }
+}
 
-    fn apply(&self, p: &mut [f32], m: &mut [f32], v: &mut [f32], e: &mut [f32], g: &[f32]) {
-        let Self {
-            beta1,
-            beta2,
-            rate,
-            root,
-            eps,
-            keep,
-            ema_rate,
-            grad_scale,
-        } = *self;
-        dispatch(|| {
-            for ((((p, m), v), e), g) in p.iter_mut().zip(m).zip(v).zip(e).zip(g) {
-                let g = g * grad_scale;
-                *m += (1.0 - beta1) * (g - *m);
-                *v += (1.0 - beta2) * (g * g - *v);
-                *p = *p * keep - rate * *m / (v.sqrt() * root + eps);
-                *e += ema_rate * (*p - *e);
-            }
-        });
+vectorised! {
+    fn apply<'a>(
+        factors: &'a Factors,
+        p: &'a mut [f32],
+        m: &'a mut [f32],
+        v: &'a mut [f32],
+        e: &'a mut [f32],
+        g: &'a [f32],
+    ) {
+        let Factors { beta1, beta2, rate, root, eps, keep, ema_rate, grad_scale } = *factors;
+        for ((((p, m), v), e), g) in p.iter_mut().zip(m).zip(v).zip(e).zip(g) {
+            let g = g * grad_scale;
+            *m += (1.0 - beta1) * (g - *m);
+            *v += (1.0 - beta2) * (g * g - *v);
+            *p = *p * keep - rate * *m / (v.sqrt() * root + eps);
+            *e += ema_rate * (*p - *e);
+        }
     }
 }
 
