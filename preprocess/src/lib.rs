@@ -12,4 +12,5 @@ pub mod image;
 pub mod nn;
 pub mod npz;
 pub mod pipeline;
+pub mod shards_cli;
 pub mod vae;

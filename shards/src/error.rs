@@ -1,6 +1,6 @@
 //! Every way in which a shard, a dataset or a call can be wrong: what, where, expected and found.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -172,4 +172,33 @@ pub enum Error {
     /// A loader thread ended early.
     #[error("a loader thread ended before its batch was done")]
     WorkerLost,
+}
+
+impl Error {
+    /// The file or folder at fault, where there is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Manifest { path, .. }
+            | Self::NoManifest { path }
+            | Self::Format { path, .. }
+            | Self::Truncated { path, .. }
+            | Self::Limit { path, .. }
+            | Self::Checksum { path, .. }
+            | Self::Version { path, .. }
+            | Self::Mismatch { path, .. }
+            | Self::Complete { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The frame at fault and the byte of the file where it starts, for faults of one frame.
+    pub fn place(&self) -> Option<(usize, u64)> {
+        match self {
+            Self::Format { frame, offset, .. }
+            | Self::Truncated { frame, offset, .. }
+            | Self::Limit { frame, offset, .. }
+            | Self::Checksum { frame, offset, .. } => Some((*frame, *offset)),
+            _ => None,
+        }
+    }
 }

@@ -1,94 +1,169 @@
-//! The whole of a dataset as plain f32 arrays, in key order.
+//! A dataset as plain f32 arrays, in key order: streamed, so that it may be larger than memory.
 
-use std::path::Path;
+use std::{
+    io::{BufWriter, Write},
+    path::Path,
+};
 
-use safetensors::{Dtype, tensor::TensorView};
+use serde_json::json;
 
 use crate::{
     dataset::Dataset,
     error::{Error, Result},
+    layout::PARTIAL_SUFFIX,
 };
 
-/// A dataset in memory, sorted by source key.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Export {
-    /// Samples, views, channels, height, width.
-    pub shape: [usize; 5],
-    /// `[N, V, C, H, W]`.
-    pub mean: Vec<f32>,
-    /// `[N, V, C, H, W]`, where it is stored.
-    pub logvar: Option<Vec<f32>>,
-    /// `[N]`.
-    pub label: Vec<i64>,
-    /// `[N]`.
-    pub keys: Vec<String>,
+/// Samples of a dataset, sorted by source key.
+#[derive(Debug)]
+pub struct Export<'a> {
+    dataset: &'a Dataset,
+    order: Vec<usize>,
 }
 
-impl Export {
-    /// Reads the first `limit` samples of `dataset`, in key order.
+/// Which array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The means, or the samples that are stored instead.
+    Mean,
+    /// The log-variances.
+    Logvar,
+}
+
+impl<'a> Export<'a> {
+    /// The first `limit` samples of `dataset`, in key order.
     ///
     /// # Errors
-    /// Those of [`Dataset::read`].
-    pub fn read(dataset: &Dataset, limit: Option<usize>) -> Result<Self> {
-        let keys = (0..dataset.len())
+    /// [`Error::Settings`] when the limit is zero.
+    pub fn new(dataset: &'a Dataset, limit: Option<usize>) -> Result<Self> {
+        if limit == Some(0) {
+            return Err(Error::Settings {
+                what: "nothing to export: the limit is 0".to_owned(),
+            });
+        }
+        let mut keys = (0..dataset.len())
             .map(|i| Ok((dataset.key(i)?, i)))
             .collect::<Result<Vec<_>>>()?;
-        let mut keys = keys;
         keys.sort_unstable();
         keys.truncate(limit.unwrap_or(usize::MAX));
-        let (views, elements, [c, h, w]) = (dataset.views(), dataset.elements(), dataset.manifest().shape);
-        let total = keys.len() * views * elements;
-        let mut export = Self {
-            shape: [keys.len(), views, c, h, w],
-            mean: vec![0.0; total],
-            logvar: dataset.has_logvar().then(|| vec![0.0; total]),
-            ..Self::default()
-        };
-        for (row, &(key, i)) in keys.iter().enumerate() {
-            for view in 0..views {
-                let place = (row * views + view) * elements..(row * views + view + 1) * elements;
-                let logvar = export.logvar.as_mut().map(|logvar| &mut logvar[place.clone()]);
-                dataset.read(i, view, &mut export.mean[place.clone()], logvar)?;
-            }
-            export.label.push(dataset.label(i)?);
-            export.keys.push(key.to_owned());
+        let order = keys.into_iter().map(|(_, i)| i).collect();
+        Ok(Self { dataset, order })
+    }
+
+    /// Samples, views, channels, height, width.
+    pub fn shape(&self) -> [usize; 5] {
+        let [c, h, w] = self.dataset.manifest().shape;
+        [self.order.len(), self.dataset.views(), c, h, w]
+    }
+
+    /// The arrays `[N, V, C, H, W]` that the dataset holds.
+    pub fn parts(&self) -> &'static [Part] {
+        if self.dataset.has_logvar() {
+            &[Part::Mean, Part::Logvar]
+        } else {
+            &[Part::Mean]
         }
-        Ok(export)
+    }
+
+    /// The labels, `[N]`.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::label`].
+    pub fn labels(&self) -> Result<Vec<i64>> {
+        self.order.iter().map(|&i| self.dataset.label(i)).collect()
+    }
+
+    /// The source keys as a JSON array of strings.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::key`].
+    pub fn keys_json(&self) -> Result<String> {
+        let keys = self
+            .order
+            .iter()
+            .map(|&i| self.dataset.key(i))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(json!(keys).to_string())
+    }
+
+    /// Hands the values of an array to `write`, one view `[C, H, W]` after the other.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read`] and of `write`.
+    pub fn stream<E: From<Error>>(
+        &self,
+        part: Part,
+        mut write: impl FnMut(&[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let elements = self.dataset.elements();
+        let (mut mean, mut logvar) = (vec![0.0; elements], vec![0.0; elements]);
+        for &i in &self.order {
+            for view in 0..self.dataset.views() {
+                let logvar_too = (part == Part::Logvar).then_some(&mut logvar[..]);
+                self.dataset.read(i, view, &mut mean, logvar_too)?;
+                write(if part == Part::Mean { &mean } else { &logvar })?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes `mean`, `logvar` and `label` as safetensors, with the metadata `keys`: a JSON array of the source keys.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Those of the file system and of [`Dataset::read`].
     pub fn write_safetensors(&self, path: &Path) -> Result<()> {
-        let failed = |what: String| Error::Settings {
-            what: format!("cannot export to {}: {what}", path.display()),
-        };
-        let keys = serde_json::to_string(&self.keys).map_err(|error| failed(error.to_string()))?;
-        let view = |dtype, shape: Vec<usize>, data| {
-            TensorView::new(dtype, shape, data).map_err(|error| failed(error.to_string()))
-        };
-        let latents = self.shape.to_vec();
-        let mut tensors = vec![
-            (
-                "mean",
-                view(Dtype::F32, latents.clone(), bytemuck::cast_slice(&self.mean))?,
-            ),
-            (
-                "label",
-                view(
-                    Dtype::I64,
-                    vec![self.label.len()],
-                    bytemuck::cast_slice(&self.label),
-                )?,
-            ),
-        ];
-        if let Some(logvar) = &self.logvar {
-            tensors.push(("logvar", view(Dtype::F32, latents, bytemuck::cast_slice(logvar))?));
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(PARTIAL_SUFFIX);
+        let partial = Path::new(&partial);
+        let mut file = BufWriter::with_capacity(1 << 20, fs_err::File::create(partial)?);
+        self.write_to(&mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        Ok(fs_err::rename(partial, path)?)
+    }
+
+    /// Labels come first: they are the widest, so that every tensor is aligned.
+    fn write_to(&self, file: &mut impl Write) -> Result<()> {
+        let shape = self.shape();
+        let mut end = 8 * shape[0];
+        let mut header = serde_json::Map::new();
+        header.insert("__metadata__".to_owned(), json!({ "keys": self.keys_json()? }));
+        header.insert(
+            "label".to_owned(),
+            json!({ "dtype": "I64", "shape": [shape[0]], "data_offsets": [0, end] }),
+        );
+        for part in self.parts() {
+            let start = end;
+            end += 4 * shape.iter().product::<usize>();
+            header.insert(
+                part.name().to_owned(),
+                json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }),
+            );
         }
-        let metadata = std::collections::HashMap::from([("keys".to_owned(), keys)]);
-        let bytes =
-            safetensors::serialize(tensors, Some(metadata)).map_err(|error| failed(error.to_string()))?;
-        Ok(fs_err::write(path, bytes)?)
+        let mut header = serde_json::Value::Object(header).to_string();
+        while !header.len().is_multiple_of(8) {
+            header.push(' ');
+        }
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        for label in self.labels()? {
+            file.write_all(&label.to_le_bytes())?;
+        }
+        for &part in self.parts() {
+            self.stream(part, |values| {
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                Ok::<_, Error>(file.write_all(&bytes)?)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    /// The array's name in an export.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Logvar => "logvar",
+        }
     }
 }

@@ -364,6 +364,14 @@ impl ShardReader {
         self.bytes.len() as u64
     }
 
+    /// The length of what the file decompresses to.
+    pub fn content_bytes(&self) -> u64 {
+        self.entries
+            .iter()
+            .map(|entry| u64::from(entry.decompressed))
+            .sum()
+    }
+
     /// The SHA-256 of the file, hex.
     pub fn sha256(&self) -> String {
         use sha2::{Digest, Sha256};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::{
+    dataset::Dataset,
     error::{Error, Result},
     manifest::{Manifest, ShardEntry},
     reader::ShardReader,
@@ -28,45 +29,56 @@ pub struct ShardReport {
 pub struct Report {
     /// Shard by shard, in order.
     pub shards: Vec<ShardReport>,
+    /// What is wrong with the manifest, or with how the shards fit together.
+    pub faults: Vec<Error>,
 }
 
 impl Report {
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
-        self.shards.iter().all(|shard| shard.faults.is_empty())
+        self.faults().next().is_none()
+    }
+
+    /// All that is wrong, in order.
+    pub fn faults(&self) -> impl Iterator<Item = &Error> {
+        self.faults
+            .iter()
+            .chain(self.shards.iter().flat_map(|shard| &shard.faults))
     }
 }
 
 /// Checks every shard of the dataset in `dir`, or the one shard that `path` names.
 ///
 /// # Errors
-/// When there is no readable manifest: faults of shards are in the report.
+/// When there is nothing to check: no such file, no manifest, or one of a later version. Faults are in the report.
 pub fn verify(path: &Path) -> Result<Report> {
-    if !path.is_dir() {
-        return Ok(Report {
-            shards: vec![verify_shard(path, None)],
-        });
+    let mut report = Report {
+        shards: Vec::new(),
+        faults: Vec::new(),
+    };
+    if !fs_err::metadata(path)?.is_dir() {
+        report.shards.push(verify_shard(path, None));
+        return Ok(report);
     }
-    let manifest = Manifest::read(path)?;
-    let shards = manifest
+    let manifest = match Manifest::read(path) {
+        Ok(manifest) => manifest,
+        Err(error @ (Error::Manifest { .. } | Error::Mismatch { .. } | Error::Limit { .. })) => {
+            report.faults.push(error);
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    report.shards = manifest
         .shards
         .iter()
-        .map(|entry| {
-            let mut report = verify_shard(&path.join(&entry.file), Some(entry));
-            if let Ok(reader) = ShardReader::open(&report.path)
-                && reader.header().fingerprint != manifest.fingerprint
-            {
-                report.faults.push(Error::Mismatch {
-                    path: report.path.clone(),
-                    what: "the fingerprint".to_owned(),
-                    found: reader.header().fingerprint.clone(),
-                    expected: format!("{} (by dataset.json)", manifest.fingerprint),
-                });
-            }
-            report
-        })
+        .map(|entry| verify_shard(&path.join(&entry.file), Some(entry)))
         .collect();
-    Ok(Report { shards })
+    if report.is_sound()
+        && let Err(error) = Dataset::open(path)
+    {
+        report.faults.push(error);
+    }
+    Ok(report)
 }
 
 /// Checks every frame of a shard and, where a manifest's entry is given, length, samples and hash of the file.

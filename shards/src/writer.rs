@@ -93,12 +93,22 @@ impl DatasetWriter {
         if dir.join(MANIFEST_NAME).exists() {
             let manifest = Manifest::read(dir)?;
             writer.check_same(&manifest)?;
-            writer.last = match manifest.shards.last() {
-                Some(entry) => last_record(&ShardReader::open(&dir.join(&entry.file))?),
-                None => None,
-            };
-            writer.finished.clone_from(&manifest.shards);
-            writer.complete = Some(manifest);
+            if manifest
+                .shards
+                .iter()
+                .all(|entry| dir.join(&entry.file).is_file())
+            {
+                writer.last = match manifest.shards.last() {
+                    Some(entry) => last_record(&ShardReader::open(&dir.join(&entry.file))?),
+                    None => None,
+                };
+                writer.finished.clone_from(&manifest.shards);
+                writer.complete = Some(manifest);
+            } else {
+                // A damaged shard was removed, to be made again: without its manifest the dataset is unfinished.
+                fs_err::remove_file(dir.join(MANIFEST_NAME))?;
+                writer.resume()?;
+            }
         } else {
             writer.resume()?;
         }

@@ -133,4 +133,3 @@ fn quoted_after<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let rest = text.split_once(key)?.1.split_once('\'')?.1;
     Some(rest.split_once('\'')?.0)
 }
-

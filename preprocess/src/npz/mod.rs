@@ -85,7 +85,7 @@ mod tests {
                 sizes.push(images.len());
                 assert!(images.iter().all(|image| image.width == 3 && image.height == 2));
                 seen.extend(images.into_iter().flat_map(|image| image.data));
-                Ok(())
+                Ok::<(), Error>(())
             })
             .unwrap();
         assert_eq!(sizes, [2, 2]);
@@ -126,7 +126,11 @@ mod tests {
         writer.finish().unwrap();
         let mut reader = NpzReader::open(&path).unwrap();
         assert!(reader.read_f64("mu").is_err());
-        assert!(reader.visit_images("arr_0", 4, 10, |_| Ok(())).is_err());
+        assert!(
+            reader
+                .visit_images("arr_0", 4, 10, |_| Ok::<(), Error>(()))
+                .is_err()
+        );
         assert!(reader.image_shape("mu").is_err());
     }
 }

@@ -169,4 +169,3 @@ impl NpzReader {
             .map_err(|error| Error::format(&path, format!("array `{name}` cannot be read ({error})")))
     }
 }
-

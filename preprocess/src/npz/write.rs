@@ -124,4 +124,3 @@ impl NpzWriter {
         fs_err::rename(&self.part, &self.path).map_err(Error::io(&self.path))
     }
 }
-

@@ -1,8 +1,9 @@
 //! Autoencoders of the Hugging Face hub, through its usual cache (`HF_HOME`, `~/.cache/huggingface`).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use hf_hub::{HFClientSync, HFError};
+use hf_hub::{HFClient, HFClientSync, HFError};
 
 use super::error::Error;
 use super::load::{CONFIG_FILE, WEIGHT_FILES};
@@ -24,44 +25,34 @@ pub(crate) struct HubFiles {
     pub(crate) commit: Option<String>,
 }
 
+/// Further attempts at a request that failed: a network that is not there should be told of soon.
+const RETRIES: usize = 2;
+/// How long the hub may take for the configuration, half a kilobyte: connecting itself has no other limit.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Finds a model in the cache or downloads it.
 pub(crate) fn fetch(id: &str, revision: Option<&str>) -> Result<HubFiles, Error> {
     let offline =
         std::env::var(OFFLINE).is_ok_and(|value| !["", "0", "false", "no"].contains(&value.as_str()));
-    let client = HFClientSync::new().map_err(|error| explain(id, CONFIG_FILE, &error))?;
-    let (owner, name) = id.split_once('/').ok_or_else(|| Error::Source(id.to_owned()))?;
-    let model = client.model(owner, name);
-    let get = |file: &str, revision: Option<String>, local: bool| {
-        model
-            .download_file()
-            .filename(file)
-            .maybe_revision(revision)
-            .local_files_only(local)
-            .send()
+    let hub = Hub::new(id)?;
+    let config = match hub.get(CONFIG_FILE, revision, true) {
+        Err(HFError::LocalEntryNotFound { .. }) if !offline => hub.get_soon(CONFIG_FILE, revision)?,
+        result => result.map_err(|error| hub.explain(CONFIG_FILE, &error))?,
     };
-    let cached_or_downloaded = |file: &str, revision: Option<String>| match get(file, revision.clone(), true)
-    {
-        Err(HFError::LocalEntryNotFound { .. }) if !offline => get(file, revision, false),
-        result => result,
-    };
-    let config = cached_or_downloaded(CONFIG_FILE, revision.map(str::to_owned))
-        .map_err(|error| explain(id, CONFIG_FILE, &error))?;
     // The cache keeps files in `snapshots/<commit>/`; the weights must be of the same commit.
     let commit = config
         .parent()
         .and_then(|folder| folder.file_name())
         .and_then(|commit| commit.to_str())
         .map(str::to_owned);
-    let pinned = || commit.clone().or_else(|| revision.map(str::to_owned));
-    let in_cache = WEIGHT_FILES
-        .iter()
-        .find_map(|file| get(file, pinned(), true).ok());
-    let weights = match in_cache {
+    let pinned = commit.as_deref().or(revision);
+    let weights = match hub.cached_weights(pinned) {
         Some(path) => path,
-        None => match cached_or_downloaded(WEIGHT_FILES[0], pinned()) {
-            Err(HFError::EntryNotFound { .. }) => cached_or_downloaded(WEIGHT_FILES[1], pinned())
-                .map_err(|error| explain(id, WEIGHT_FILES[1], &error))?,
-            result => result.map_err(|error| explain(id, WEIGHT_FILES[0], &error))?,
+        None => match hub.get(WEIGHT_FILES[0], pinned, offline) {
+            Err(HFError::EntryNotFound { .. }) => hub
+                .get(WEIGHT_FILES[1], pinned, offline)
+                .map_err(|error| hub.explain(WEIGHT_FILES[1], &error))?,
+            result => result.map_err(|error| hub.explain(WEIGHT_FILES[0], &error))?,
         },
     };
     Ok(HubFiles {
@@ -69,6 +60,71 @@ pub(crate) fn fetch(id: &str, revision: Option<&str>) -> Result<HubFiles, Error>
         weights,
         commit,
     })
+}
+
+/// Whether the cache holds a model.
+pub(crate) fn is_cached(id: &str, revision: Option<&str>) -> bool {
+    Hub::new(id).is_ok_and(|hub| {
+        hub.get(CONFIG_FILE, revision, true).is_ok() && hub.cached_weights(revision).is_some()
+    })
+}
+
+/// One model of the hub.
+#[derive(Clone)]
+struct Hub {
+    id: String,
+    client: HFClientSync,
+}
+
+impl Hub {
+    fn new(id: &str) -> Result<Self, Error> {
+        let client = HFClient::builder()
+            .retry_max_attempts(RETRIES)
+            .build_sync()
+            .map_err(|error| explain(id, CONFIG_FILE, &error))?;
+        Ok(Self {
+            id: id.to_owned(),
+            client,
+        })
+    }
+
+    /// A file from the cache or, unless `local`, from the hub.
+    fn get(&self, file: &str, revision: Option<&str>, local: bool) -> Result<PathBuf, HFError> {
+        let (owner, name) = self.id.split_once('/').unwrap_or(("", &self.id));
+        self.client
+            .model(owner, name)
+            .download_file()
+            .filename(file)
+            .maybe_revision(revision.map(str::to_owned))
+            .local_files_only(local)
+            .send()
+    }
+
+    fn cached_weights(&self, revision: Option<&str>) -> Option<PathBuf> {
+        WEIGHT_FILES
+            .iter()
+            .find_map(|file| self.get(file, revision, true).ok())
+    }
+
+    /// As [`Self::get`], but gives up on a hub that does not answer.
+    fn get_soon(&self, file: &'static str, revision: Option<&str>) -> Result<PathBuf, Error> {
+        let (sender, answer) = crossbeam_channel::bounded(1);
+        let (hub, revision) = (self.clone(), revision.map(str::to_owned));
+        std::thread::spawn(move || sender.send(hub.get(file, revision.as_deref(), false)));
+        match answer.recv_timeout(PATIENCE) {
+            Ok(result) => result.map_err(|error| self.explain(file, &error)),
+            Err(_) => Err(Error::Hub {
+                id: self.id.clone(),
+                file: file.to_owned(),
+                reason: format!("no answer within {} s", PATIENCE.as_secs()),
+                hint: HINT_NETWORK,
+            }),
+        }
+    }
+
+    fn explain(&self, file: &str, error: &HFError) -> Error {
+        explain(&self.id, file, error)
+    }
 }
 
 /// The hub's error, with what the user can do.

@@ -57,7 +57,11 @@ fn embedded(id: String) -> Result<Loaded, Error> {
     const CONFIG: &str = include_str!("../../assets/tiny-vae/config.json");
     const WEIGHTS: &[u8] = include_bytes!("../../assets/tiny-vae/diffusion_pytorch_model.safetensors");
     let config = VaeConfig::from_json(CONFIG, "the embedded config.json")?;
-    let weights = WeightFile::embedded(WEIGHTS, "the embedded autoencoder", config.block_out_channels.len())?;
+    let weights = WeightFile::embedded(
+        WEIGHTS,
+        "the embedded autoencoder",
+        config.block_out_channels.len(),
+    )?;
     Ok(loaded(config, weights, id, None, sha256_bytes(WEIGHTS)))
 }
 

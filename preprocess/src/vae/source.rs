@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::error::Error;
+use super::hub;
 
 /// Where an autoencoder comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,16 @@ pub enum VaeSource {
     Tiny,
     /// The identity: the diffusion model sees pixels.
     None,
+}
+
+impl VaeSource {
+    /// Whether loading it needs no network.
+    pub fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Hub { id, revision } => hub::is_cached(id, revision.as_deref()),
+            _ => true,
+        }
+    }
 }
 
 impl FromStr for VaeSource {

@@ -12,16 +12,17 @@ use shards::{
 
 use crate::{header, settings, write};
 
-type Content = (Vec<u64>, Vec<i64>, Vec<String>, Vec<u32>);
+pub(crate) type Content = (Vec<u64>, Vec<i64>, Vec<String>, Vec<u32>);
 
-fn read_all(path: &Path) -> Result<Content> {
+pub(crate) fn read_all(path: &Path) -> Result<Content> {
     let reader = ShardReader::open(path)?;
     let layout = reader.header().row_layout();
     let mut values = Vec::new();
     for sample in 0..reader.len() {
         for view in 0..reader.header().views as usize {
-            let (mut mean, mut logvar) = (vec![0.0; layout.elements()], vec![0.0; layout.elements()]);
-            reader.read(sample, view, &mut mean, Some(&mut logvar))?;
+            let mut mean = vec![0.0; layout.elements()];
+            let mut logvar = vec![0.0; if layout.logvar { layout.elements() } else { 0 }];
+            reader.read(sample, view, &mut mean, layout.logvar.then_some(&mut logvar[..]))?;
             values.extend(mean.iter().chain(&logvar).map(|value| value.to_bits()));
         }
     }
@@ -32,6 +33,12 @@ fn read_all(path: &Path) -> Result<Content> {
         keys.collect(),
         values,
     ))
+}
+
+/// Writes a file anew: some file systems wait for the disk when one is overwritten.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) {
+    let _ = fs_err::remove_file(path);
+    fs_err::write(path, bytes).unwrap();
 }
 
 #[test]
@@ -51,7 +58,7 @@ fn each_flipped_byte_and_each_cut_is_noticed() {
             for mask in [1 << (at % 8), 0xFF] {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= mask;
-                fs_err::write(&path, &damaged).unwrap();
+                replace(&path, &damaged);
                 match read_all(&path) {
                     Ok(content) => assert_eq!(content, expected, "byte {at}"),
                     Err(error) => {
@@ -63,7 +70,7 @@ fn each_flipped_byte_and_each_cut_is_noticed() {
         }
         assert!(noticed > bytes.len() * 2 * 9 / 10);
         for length in 0..bytes.len() {
-            fs_err::write(&path, &bytes[..length]).unwrap();
+            replace(&path, &bytes[..length]);
             assert!(read_all(&path).is_err(), "{length}");
         }
     }
@@ -93,6 +100,45 @@ fn verify_names_the_damaged_frame_and_goes_on() {
         "{text:?}"
     );
     assert!(!shards::verify::verify(dir.path()).unwrap().is_sound());
+}
+
+#[test]
+fn verify_reports_a_missing_shard_and_a_broken_manifest_as_faults() {
+    let header = header(
+        [2, 4, 4],
+        settings(Store::Moments, Dtype::Bf16, Flip::Both, Compression::Zstd),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = write(dir.path(), &header, 0..8).unwrap();
+    let report = || shards::verify::verify(dir.path()).unwrap();
+    let shard = dir.path().join(&manifest.shards[1].file);
+    let kept = fs_err::read(&shard).unwrap();
+    fs_err::remove_file(&shard).unwrap();
+    let faults: Vec<String> = report().faults().map(ToString::to_string).collect();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].contains(&manifest.shards[1].file), "{faults:?}");
+    fs_err::write(&shard, kept).unwrap();
+
+    let path = dir.path().join("dataset.json");
+    let text = fs_err::read_to_string(&path).unwrap();
+    for (what, wrong) in [
+        (
+            "not the samples",
+            text.replace("\"samples\": 8,", "\"samples\": 9,"),
+        ),
+        ("not the fingerprint", text.replace("\"seed\": 7", "\"seed\": 8")),
+        ("not JSON", text[..text.len() / 2].to_owned()),
+    ] {
+        assert_ne!(wrong, text, "{what}");
+        fs_err::write(&path, wrong).unwrap();
+        assert_eq!(report().faults().count(), 1, "{what}");
+    }
+    fs_err::write(&path, text).unwrap();
+    assert!(report().is_sound());
+    assert!(matches!(
+        shards::verify::verify(&dir.path().join("missing")),
+        Err(Error::Io(_))
+    ));
 }
 
 #[test]

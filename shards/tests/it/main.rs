@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod corrupt;
+mod export;
+mod hostile;
 mod load;
+mod python;
 mod round_trip;
 
 use std::path::Path;

@@ -5,6 +5,7 @@ use shards::{
     dataset::Dataset,
     error::Error,
     manifest::{Compression, Dtype, Flip, Store, StoreSettings},
+    rng::{Philox, Stream},
     writer::DatasetWriter,
 };
 
@@ -52,6 +53,46 @@ fn every_setting_comes_back() {
                         }
                         assert!(dataset.manifest().quantization_error <= f64::from(bound));
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stored_sample_is_the_posterior_with_the_noise_of_its_seed_id_and_view() {
+    for (dtype, bound) in [
+        (Dtype::F32, 1e-6),
+        (Dtype::F16, 1e-2),
+        (Dtype::Bf16, 1e-1),
+        (Dtype::Int8, 0.1),
+    ] {
+        let header = header(
+            [3, 5, 7],
+            settings(Store::Sample, dtype, Flip::Both, Compression::Zstd),
+        );
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &header, 0..6).unwrap();
+        let dataset = Dataset::open(dir.path()).unwrap();
+        assert!(!dataset.has_logvar());
+        let mut stored = vec![0.0; dataset.elements()];
+        let mut noise = vec![0.0; dataset.elements()];
+        for id in 0..6 {
+            for (view, moments) in record(&header, id).views.iter().enumerate() {
+                dataset.read(id as usize, view, &mut stored, None).unwrap();
+                Philox::new(header.seed).fill_normal(
+                    Stream::PosteriorNoise,
+                    id,
+                    (view as u32) << 31,
+                    &mut noise,
+                );
+                let logvar = moments.logvar.as_ref().unwrap();
+                for (i, stored) in stored.iter().enumerate() {
+                    let expected = moments.mean[i] + (0.5 * logvar[i]).exp() * noise[i];
+                    assert!(
+                        (stored - expected).abs() <= bound,
+                        "{dtype:?} {stored} {expected}"
+                    );
                 }
             }
         }
@@ -137,6 +178,30 @@ fn a_killed_run_continues_to_the_same_bytes() {
         Err(Error::Complete { .. })
     ));
     assert_eq!(again.finish().unwrap(), expected);
+}
+
+#[test]
+fn a_shard_that_was_removed_is_made_again() {
+    let header = header(
+        [2, 4, 4],
+        settings(Store::Moments, Dtype::F16, Flip::Both, Compression::Zstd),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let expected = write(dir.path(), &header, 0..11).unwrap();
+    let lost = dir.path().join(&expected.shards[1].file);
+    let bytes = fs_err::read(&lost).unwrap();
+    fs_err::remove_file(&lost).unwrap();
+    let writer = DatasetWriter::open(dir.path(), header.clone()).unwrap();
+    assert!(!writer.is_complete());
+    assert_eq!(writer.finished_samples(), 4);
+    drop(writer);
+    assert_eq!(write(dir.path(), &header, 4..11).unwrap(), expected);
+    assert_eq!(fs_err::read(&lost).unwrap(), bytes);
+    assert_eq!(
+        fs_err::read_dir(dir.path()).unwrap().count(),
+        4,
+        "three shards and a manifest"
+    );
 }
 
 #[test]

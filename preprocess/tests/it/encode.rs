@@ -1,35 +1,10 @@
 //! The commands as users type them: crop and encode, with interruptions and bad files.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
-use std::ffi::OsString;
 use std::path::Path;
 
-use preprocess::console::Printer;
 use shards::dataset::Dataset;
 
-fn preprocess(args: &[&str]) -> (u8, String, String) {
-    let (mut printer, out, err) = Printer::captured();
-    let args = std::iter::once("preprocess")
-        .chain(args.iter().copied())
-        .map(OsString::from);
-    let code = preprocess::cli::run(args, &mut printer);
-    (code, out.text(), err.text())
-}
-
-fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut all: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|path| {
-            (
-                path.file_name().unwrap().to_string_lossy().into_owned(),
-                std::fs::read(&path).unwrap(),
-            )
-        })
-        .collect();
-    all.sort();
-    all
-}
+use crate::{files, preprocess};
 
 fn demo(out: &Path, extra: &[&str]) -> (u8, String, String) {
     let out = out.to_string_lossy().into_owned();

@@ -1,0 +1,92 @@
+//! `shards bench`: how fast training batches can be loaded.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::json;
+use shards::dataset::Dataset;
+use shards::loader::{Loader, LoaderConfig};
+use shards::reader::ShardReader;
+
+use crate::console::count::{bytes, with_commas};
+use crate::console::{JsonTarget, Printer, Progress, exit};
+
+/// Loads whole epochs as a training run does, posterior noise included, and measures the time.
+#[derive(Debug, clap::Args)]
+pub(super) struct BenchArgs {
+    /// A dataset's folder
+    dataset: PathBuf,
+    /// Samples of a batch
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Threads
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    workers: u32,
+    /// Passes over the dataset; the first may wait for the disk
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+    /// Write the data as JSON to stdout, or into FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    json: Option<Option<PathBuf>>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
+    let json: &JsonTarget = &args.json;
+    printer.set_json(json);
+    let dataset = Arc::new(Dataset::open(&args.dataset)?);
+    let batch = (args.batch as usize).min(dataset.len());
+    if batch < args.batch as usize {
+        printer.note(format_args!(
+            "the dataset has {batch} samples: that is the batch, instead of {}",
+            args.batch
+        ));
+    }
+    let workers = args.workers as usize;
+    let config = LoaderConfig {
+        batch_size: batch,
+        workers,
+        prefetch: 2 * workers,
+        ..LoaderConfig::default()
+    };
+    let started = Instant::now();
+    let mut loader = Loader::new(Arc::clone(&dataset), config)?;
+    let per_epoch = loader.batches_per_epoch();
+    let total = per_epoch * u64::from(args.epochs) * batch as u64;
+    let mut progress = Progress::new(printer, "bench", "samples", 0, Some(total));
+    let mut rates = Vec::new();
+    let mut done = 0;
+    for _ in 0..args.epochs {
+        let epoch = Instant::now();
+        for loaded in loader.by_ref().take(per_epoch as usize) {
+            done += loaded?.ids.len() as u64;
+            progress.set(printer, done, "");
+        }
+        rates.push((per_epoch * batch as u64) as f64 / epoch.elapsed().as_secs_f64().max(1e-9));
+    }
+    let seconds = started.elapsed().as_secs_f64().max(1e-9);
+    progress.finish();
+    let stored: u64 = dataset.shards().iter().map(ShardReader::file_bytes).sum();
+    let samples_per_second = done as f64 / seconds;
+    let bytes_per_sample = stored as f64 / dataset.len() as f64;
+    printer.say(format_args!(
+        "{} samples/s with {workers} workers, batches of {batch}; a sample is {} on disk, {} with all views",
+        with_commas(samples_per_second.round() as u64),
+        bytes((bytes_per_sample / dataset.views() as f64).round() as u64),
+        bytes(bytes_per_sample.round() as u64)
+    ));
+    let report = json!({
+        "samples_per_second": samples_per_second,
+        "bytes_per_sample": bytes_per_sample,
+        "samples": done,
+        "seconds": seconds,
+        "batch": batch,
+        "workers": workers,
+        "epochs": args.epochs,
+        "samples_per_second_by_epoch": rates,
+    });
+    printer.json(json, &report)?;
+    Ok(exit::DONE)
+}
