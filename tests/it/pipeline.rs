@@ -31,7 +31,9 @@ fn pictures(root: &Path) {
 
 fn losses(run: &Path) -> Vec<Metrics> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Metrics>(line).unwrap());
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Metrics>(line).unwrap());
     lines
         .map(|line| Metrics {
             images_per_second: 0.0,
@@ -50,8 +52,20 @@ fn from_pictures_to_a_score_through_a_crash() {
     run(
         preprocess::cli::run,
         &[
-            "preprocess", "encode", "--dataset", "folder", "--source", &photos, "--size", "32", "--vae", "tiny",
-            "--max-rejects", "1", "--out", &data,
+            "preprocess",
+            "encode",
+            "--dataset",
+            "folder",
+            "--source",
+            &photos,
+            "--size",
+            "32",
+            "--vae",
+            "tiny",
+            "--max-rejects",
+            "1",
+            "--out",
+            &data,
         ],
     );
     assert!(shards::verify::verify(data.as_ref()).unwrap().is_sound());
@@ -97,7 +111,17 @@ fn from_pictures_to_a_score_through_a_crash() {
     run(
         trainer::cli::run,
         &[
-            "trainer", "sample", "--checkpoint", &run_dir, "--count", "6", "--steps", "4", "--cfg", "1.5", "--out",
+            "trainer",
+            "sample",
+            "--checkpoint",
+            &run_dir,
+            "--count",
+            "6",
+            "--steps",
+            "4",
+            "--cfg",
+            "1.5",
+            "--out",
             &samples,
         ],
     );
@@ -112,10 +136,22 @@ fn from_pictures_to_a_score_through_a_crash() {
     };
     let stored = score(&["--images", &samples, "--reference", &data]);
     let drawn = score(&[
-        "--checkpoint", &run_dir, "--samples", "6", "--steps", "4", "--cfg", "1.5", "--batch", "4",
+        "--checkpoint",
+        &run_dir,
+        "--samples",
+        "6",
+        "--steps",
+        "4",
+        "--cfg",
+        "1.5",
+        "--batch",
+        "4",
     ]);
     for report in [&stored, &drawn] {
-        assert_eq!((&report["samples"], &report["comparable"]), (&6.into(), &false.into()));
+        assert_eq!(
+            (&report["samples"], &report["comparable"]),
+            (&6.into(), &false.into())
+        );
         assert!(report["fid"].as_f64().unwrap() > 0.0, "{report}");
     }
     let difference = stored["fid"].as_f64().unwrap() - drawn["fid"].as_f64().unwrap();

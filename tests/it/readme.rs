@@ -52,6 +52,12 @@ fn every_command_of_the_readme_is_accepted() {
 #[test]
 fn continuous_integration_runs_the_readme_s_test_command() {
     let ci = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/run")).unwrap();
-    let tests: Vec<String> = shell_lines().into_iter().filter(|line| line.starts_with("cargo test")).collect();
-    assert!(!tests.is_empty() && ci.lines().any(|line| line == tests[0]), "{tests:?}");
+    let tests: Vec<String> = shell_lines()
+        .into_iter()
+        .filter(|line| line.starts_with("cargo test"))
+        .collect();
+    assert!(
+        !tests.is_empty() && ci.lines().any(|line| line == tests[0]),
+        "{tests:?}"
+    );
 }

@@ -227,7 +227,12 @@ impl Generator {
         for value in &mut latents {
             *value /= scale;
         }
-        let shape = (indices.len(), model.in_channels, model.input_size, model.input_size);
+        let shape = (
+            indices.len(),
+            model.in_channels,
+            model.input_size,
+            model.input_size,
+        );
         let latents = Tensor::from_vec(latents, shape, &Device::Cpu)?;
         Ok(tensor::to_rgb(&vae.decode(&latents)?)?)
     }
@@ -318,6 +323,9 @@ mod tests {
             labels: Labels::List(vec![7]),
             ..SamplePlan::default()
         };
-        assert!(matches!(generator().latents(&plan, &[0]), Err(Error::Label { label: 7, .. })));
+        assert!(matches!(
+            generator().latents(&plan, &[0]),
+            Err(Error::Label { label: 7, .. })
+        ));
     }
 }

@@ -59,7 +59,11 @@ fn block_saved(model: &ModelConfig, batch: u64) -> u64 {
     let (d, m) = (model.hidden_size as u64, model.downscale as u64);
     let (rows, ssm) = (batch * model.tokens() as u64, model.ssm_width() as u64);
     let bins = model.length() as u64 + 1;
-    let branch = if model.modulation == Modulation::Gate { d } else { 0 };
+    let branch = if model.modulation == Modulation::Gate {
+        d
+    } else {
+        0
+    };
     // input, h, pre0, act0; pre_up and u; y; pre_down, down, pre1, pre2, product.
     let per_row = 4 * d + 2 * m * d + m * ssm + 10 * d + branch;
     rows * per_row * F32 + d * bins * (batch + 2) * COMPLEX

@@ -100,7 +100,11 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
     let reference_path = reference_of(args, &source)?;
     let reference_source = ImageSource::open(&reference_path)?;
     let total = source.count()?.min(limit);
-    anyhow::ensure!(total > 1, "--samples {}: at least two images are needed", args.samples);
+    anyhow::ensure!(
+        total > 1,
+        "--samples {}: at least two images are needed",
+        args.samples
+    );
     let inception = args.inception.load()?;
 
     let keep = |pool_rows: usize, logits| Keep {
@@ -182,7 +186,9 @@ fn reference_of(args: &Args, source: &ImageSource) -> anyhow::Result<PathBuf> {
     match (&args.reference, source) {
         (Some(reference), _) => Ok(reference.clone()),
         (None, ImageSource::Generated(samples)) => Ok(samples.dataset().to_owned()),
-        (None, _) => bail!("compared with what?\nhint: --reference FILE.npz, a folder of images, or a dataset's folder"),
+        (None, _) => bail!(
+            "compared with what?\nhint: --reference FILE.npz, a folder of images, or a dataset's folder"
+        ),
     }
 }
 

@@ -73,19 +73,39 @@ struct Set {
 /// # Errors
 /// If a stage fails or the folder cannot be written.
 pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
-    anyhow::ensure!(args.seconds.is_finite() && args.seconds > 0.0, "--seconds must be above 0");
+    anyhow::ensure!(
+        args.seconds.is_finite() && args.seconds > 0.0,
+        "--seconds must be above 0"
+    );
     let started = Instant::now();
     let (data, run) = (args.out.join("data"), args.out.join("run"));
     fs_err::create_dir_all(&args.out)?;
 
-    printer.say(format_args!("1/4  {} images of coloured shapes, through the embedded autoencoder", args.pictures));
+    printer.say(format_args!(
+        "1/4  {} images of coloured shapes, through the embedded autoencoder",
+        args.pictures
+    ));
     let (pictures, seed) = (args.pictures.to_string(), args.seed.to_string());
     command(
         printer,
         preprocess::cli::run,
         &[
-            "preprocess", "encode", "--dataset", "demo", "--size", "64", "--vae", "tiny", "--flip", "none", "--limit",
-            &pictures, "--seed", &seed, "--out", &text(&data)?,
+            "preprocess",
+            "encode",
+            "--dataset",
+            "demo",
+            "--size",
+            "64",
+            "--vae",
+            "tiny",
+            "--flip",
+            "none",
+            "--limit",
+            &pictures,
+            "--seed",
+            &seed,
+            "--out",
+            &text(&data)?,
         ],
     )?;
 
@@ -98,23 +118,46 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
         printer,
         trainer::cli::run,
         &[
-            "trainer", "fit", "--config", "demo", "--data", &text(&data)?, "--out", &text(&run)?, "--set", &set_steps,
-            "--set", &set_seed, "--set", &set_every, "--set", "run.sample_every=0",
+            "trainer",
+            "fit",
+            "--config",
+            "demo",
+            "--data",
+            &text(&data)?,
+            "--out",
+            &text(&run)?,
+            "--set",
+            &set_steps,
+            "--set",
+            &set_seed,
+            "--set",
+            &set_every,
+            "--set",
+            "run.sample_every=0",
         ],
     )?;
     let trained = Generator::open(&run)?;
     if trained.step < steps {
-        printer.say(format_args!("stopped after {} of {steps} steps; the same command goes on", trained.step));
+        printer.say(format_args!(
+            "stopped after {} of {steps} steps; the same command goes on",
+            trained.step
+        ));
         return Ok(());
     }
 
-    printer.say(format_args!("3/4  {} samples of each model, DDIM {} steps", args.samples, args.steps));
+    printer.say(format_args!(
+        "3/4  {} samples of each model, DDIM {} steps",
+        args.samples, args.steps
+    ));
     let sets = sets(args, &trained, printer)?;
 
     printer.say("4/4  the scores of a classifier of the shapes");
     let table = scores(args, &sets, printer)?;
     write_report(args, &run, &sets, &table, printer)?;
-    printer.say(format_args!("all of it took {}", duration(started.elapsed().as_secs_f64())));
+    printer.say(format_args!(
+        "all of it took {}",
+        duration(started.elapsed().as_secs_f64())
+    ));
     Ok(())
 }
 
@@ -233,7 +276,10 @@ fn scores(args: &Args, sets: &[Set], printer: &mut Printer) -> anyhow::Result<St
     let (images, labels): (Vec<RgbImage>, Vec<usize>) = reference.into_iter().unzip();
     let reference = classifier.judge(&images, &labels)?.stats.finish()?;
     let heading = ["", "class accuracy", "Frechet distance"];
-    printer.say(format_args!("{:<32} {:>14} {:>17}", heading[0], heading[1], heading[2]));
+    printer.say(format_args!(
+        "{:<32} {:>14} {:>17}",
+        heading[0], heading[1], heading[2]
+    ));
     let mut table = format!(
         "<p>A DiffuSSM that learned ten kinds of coloured shapes from scratch. <i>Class accuracy</i>: how often the \
          embedded classifier sees the class that was asked for. <i>Frechet distance</i>: in the classifier's 64 features, \
@@ -275,8 +321,14 @@ fn write_report(
     };
     let mut pictures = vec![("Training loss by step", fs_err::read(run.join("loss.png"))?)];
     for (name, caption) in [
-        ("trained model", "Samples of the trained model, one class a column"),
-        ("held-out images, reconstructed", "Images that it never saw, through the autoencoder"),
+        (
+            "trained model",
+            "Samples of the trained model, one class a column",
+        ),
+        (
+            "held-out images, reconstructed",
+            "Images that it never saw, through the autoencoder",
+        ),
         ("untrained model", "Samples of the untrained model"),
     ] {
         for set in sets.iter().filter(|set| set.name == name) {
@@ -286,7 +338,10 @@ fn write_report(
     pictures.rotate_left(1);
     fs_err::write(args.out.join("grid.png"), &pictures[0].1)?;
     fs_err::copy(run.join("loss.png"), args.out.join("loss.png"))?;
-    let pictures: Vec<Picture<'_>> = pictures.iter().map(|(caption, png)| Picture { caption, png }).collect();
+    let pictures: Vec<Picture<'_>> = pictures
+        .iter()
+        .map(|(caption, png)| Picture { caption, png })
+        .collect();
     let page = args.out.join("report.html");
     fs_err::write(&page, report::page("Quickstart", table, &pictures))?;
     for name in ["grid.png", "loss.png", "report.html"] {

@@ -17,7 +17,11 @@ const BUFFER: usize = 1 << 20;
 const MAX_HEADER: u64 = 1 << 24;
 
 /// Writes `parts`: for each its name prefix and its flat values. Synchronised; answers length and hash.
-pub(super) fn write(path: &Path, layout: &ParamLayout, parts: &[(&str, &[f32])]) -> Result<FileRecord, Error> {
+pub(super) fn write(
+    path: &Path,
+    layout: &ParamLayout,
+    parts: &[(&str, &[f32])],
+) -> Result<FileRecord, Error> {
     let mut header = serde_json::Map::new();
     let part_bytes = layout.total() * size_of::<f32>();
     for (number, (prefix, values)) in parts.iter().enumerate() {
@@ -68,7 +72,10 @@ pub(super) fn read(
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     if length != record.bytes {
-        return Err(damaged(format!("it has {length} bytes, state.json says {}", record.bytes)));
+        return Err(damaged(format!(
+            "it has {length} bytes, state.json says {}",
+            record.bytes
+        )));
     }
     let mut input = Hashed::new(BufReader::with_capacity(BUFFER, file));
     let mut start = [0; 8];
@@ -86,7 +93,9 @@ pub(super) fn read(
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     if tensors.len() != parts.len() * layout.tensors().len() {
         let (found, expected) = (tensors.len(), parts.len() * layout.tensors().len());
-        return Err(damaged(format!("it holds {found} tensors, the model has {expected}")));
+        return Err(damaged(format!(
+            "it holds {found} tensors, the model has {expected}"
+        )));
     }
     for (name, info) in tensors {
         let place = parts.iter_mut().find_map(|(prefix, values)| {
@@ -108,7 +117,10 @@ pub(super) fn read(
     }
     let (_, found) = input.finish();
     if found != *record {
-        return Err(damaged(format!("its hash is {}, state.json says {}", found.xxh64, record.xxh64)));
+        return Err(damaged(format!(
+            "its hash is {}, state.json says {}",
+            found.xxh64, record.xxh64
+        )));
     }
     Ok(())
 }

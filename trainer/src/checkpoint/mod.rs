@@ -105,7 +105,12 @@ pub fn list(run: &Path) -> Vec<(u64, PathBuf)> {
 ///
 /// # Errors
 /// Those of the file system; what was there before stays as it is.
-pub fn save(run: &Path, state: &State, layout: &ParamLayout, buffers: BufferRefs<'_>) -> Result<PathBuf, Error> {
+pub fn save(
+    run: &Path,
+    state: &State,
+    layout: &ParamLayout,
+    buffers: BufferRefs<'_>,
+) -> Result<PathBuf, Error> {
     let target = folder(run, state.step);
     let mut partial = target.as_os_str().to_owned();
     partial.push(PARTIAL);
@@ -130,7 +135,12 @@ pub fn save(run: &Path, state: &State, layout: &ParamLayout, buffers: BufferRefs
     Ok(target)
 }
 
-fn write_all(folder: &Path, state: &State, layout: &ParamLayout, buffers: BufferRefs<'_>) -> Result<(), Error> {
+fn write_all(
+    folder: &Path,
+    state: &State,
+    layout: &ParamLayout,
+    buffers: BufferRefs<'_>,
+) -> Result<(), Error> {
     let mut state = state.clone();
     state.files.clear();
     let moments = [(MOMENTS[0], buffers.first), (MOMENTS[1], buffers.second)];
@@ -174,7 +184,10 @@ pub fn load(folder: &Path) -> Result<(State, Buffers), Error> {
     read(EMA, &mut [("", &mut buffers.ema)])?;
     read(
         OPTIM,
-        &mut [(MOMENTS[0], &mut buffers.first), (MOMENTS[1], &mut buffers.second)],
+        &mut [
+            (MOMENTS[0], &mut buffers.first),
+            (MOMENTS[1], &mut buffers.second),
+        ],
     )?;
     Ok((state, buffers))
 }
@@ -230,10 +243,17 @@ pub fn find(path: &Path) -> Result<PathBuf, Error> {
     }
     let runs = fs_err::read_dir(path).into_iter().flatten().flatten();
     runs.filter_map(|run| list(&run.path()).pop())
-        .filter_map(|(_, folder)| Some((fs_err::metadata(folder.join(STATE)).ok()?.modified().ok()?, folder)))
+        .filter_map(|(_, folder)| {
+            Some((
+                fs_err::metadata(folder.join(STATE)).ok()?.modified().ok()?,
+                folder,
+            ))
+        })
         .max()
         .map(|(_, folder)| folder)
-        .ok_or_else(|| Error::Missing { path: path.to_owned() })
+        .ok_or_else(|| Error::Missing {
+            path: path.to_owned(),
+        })
 }
 
 /// Makes new names in `dir` last through a power loss.

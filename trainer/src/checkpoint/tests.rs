@@ -75,7 +75,10 @@ fn everything_comes_back_bit_for_bit() {
     // The files are ordinary safetensors.
     let bytes = fs_err::read(folder.join(OPTIM)).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(tensors.tensor("exp_avg.blocks.0.w0.weight").unwrap().shape(), [8, 8]);
+    assert_eq!(
+        tensors.tensor("exp_avg.blocks.0.w0.weight").unwrap().shape(),
+        [8, 8]
+    );
 }
 
 #[test]
@@ -118,5 +121,8 @@ fn old_checkpoints_go_and_the_newest_is_found() {
         assert_eq!(find(start).unwrap(), folder(&path, 10));
     }
     let error = find(&run.path().join("b")).unwrap_err().to_string();
-    assert!(error.contains("holds no checkpoint") && error.contains("hint"), "{error}");
+    assert!(
+        error.contains("holds no checkpoint") && error.contains("hint"),
+        "{error}"
+    );
 }

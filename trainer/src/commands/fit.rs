@@ -56,7 +56,11 @@ pub fn run(args: &FitArgs, printer: &mut Printer) -> Result<u8> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         // The second signal of a kind ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&stop))?;
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            exit::INTERRUPTED.into(),
+            Arc::clone(&stop),
+        )?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let started = Instant::now();
@@ -88,12 +92,19 @@ pub fn run(args: &FitArgs, printer: &mut Printer) -> Result<u8> {
 
 fn finish(plan: &Plan, outcome: &Outcome, time: Duration, printer: &mut Printer) {
     let loss = outcome.last.as_ref().map_or_else(String::new, |metrics| {
-        format!(", loss {:.4}, {:.1} images/s", metrics.loss, metrics.images_per_second)
+        format!(
+            ", loss {:.4}, {:.1} images/s",
+            metrics.loss, metrics.images_per_second
+        )
     });
     let (out, spent) = (plan.out.display(), duration(time.as_secs_f64()));
     printer.say(format_args!(
         "{} after {} steps in {spent}{loss}\nwrote {out}/{{checkpoints,samples,metrics.jsonl,loss.png}}",
-        if outcome.is_finished { "done" } else { "stopped and saved" },
+        if outcome.is_finished {
+            "done"
+        } else {
+            "stopped and saved"
+        },
         with_commas(outcome.step)
     ));
     if outcome.is_finished {
@@ -119,7 +130,10 @@ fn plan(args: &FitArgs) -> Result<Plan> {
     };
     let is_given = !resolved.origins.is_empty();
     let set_all = |resolved: &mut Resolved| -> Result<(), crate::config::Error> {
-        args.config.set.iter().try_for_each(|assignment| resolved.set(assignment))
+        args.config
+            .set
+            .iter()
+            .try_for_each(|assignment| resolved.set(assignment))
     };
     set_all(&mut resolved)?;
     let data = [args.data.clone().unwrap_or_default(), resolved.config.data.path.clone()]
@@ -139,7 +153,9 @@ fn plan(args: &FitArgs) -> Result<Plan> {
     let path = toml::Value::String(data.display().to_string());
     resolved.set(&format!("data.path={path}"))?;
     let out = args.out.clone().unwrap_or_else(|| {
-        let dataset = data.file_name().map_or_else(|| "data".into(), |name| name.to_string_lossy());
+        let dataset = data
+            .file_name()
+            .map_or_else(|| "data".into(), |name| name.to_string_lossy());
         let name = args.config.name(if is_demo { "demo" } else { "xl" });
         PathBuf::from(format!("runs/{dataset}-{name}"))
     });
@@ -155,7 +171,10 @@ fn plan(args: &FitArgs) -> Result<Plan> {
 fn configuration_of(run: &Path) -> Result<Option<Resolved>> {
     let states = checkpoint::list(run).into_iter().rev();
     // A damaged state is told when the run is opened.
-    let Some(state) = states.filter_map(|(_, folder)| State::read(&folder.join("state.json")).ok()).next() else {
+    let Some(state) = states
+        .filter_map(|(_, folder)| State::read(&folder.join("state.json")).ok())
+        .next()
+    else {
         return Ok(None);
     };
     let text = toml::to_string(&state.config).context("the checkpoint's configuration")?;

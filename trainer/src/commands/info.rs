@@ -55,7 +55,11 @@ pub fn run(args: &InfoArgs, printer: &mut Printer) -> Result<u8> {
         printer.say(format_args!("  {name:<28} {:>14}", with_commas(*count)));
     }
     printer.say(format_args!("  {:<28} {:>14}", "all", with_commas(parameters)));
-    printer.say(format_args!("  {:<28} {:>14}", "(DiT-XL/2)", with_commas(DIT_XL_2.0)));
+    printer.say(format_args!(
+        "  {:<28} {:>14}",
+        "(DiT-XL/2)",
+        with_commas(DIT_XL_2.0)
+    ));
     printer.say(format_args!(
         "\nforward pass of one image, multiply-adds\n  {:<28} {gflops:>10.1} G\n  {:<28} {:>10.1} G",
         "this model", "(DiT-XL/2 at 256 pixels)", DIT_XL_2.1

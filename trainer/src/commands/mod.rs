@@ -38,7 +38,10 @@ impl ConfigArgs {
     /// What the configuration is called: the name of its file without its ending.
     pub fn name<'a>(&'a self, default: &'a str) -> &'a str {
         let name = self.config.as_deref().unwrap_or(default);
-        Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name)
+        Path::new(name)
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .unwrap_or(name)
     }
 }
 
@@ -60,7 +63,10 @@ fn newest_dataset(root: &Path) -> Option<PathBuf> {
     entries
         .flatten()
         .filter_map(|entry| {
-            let modified = fs_err::metadata(entry.path().join("dataset.json")).ok()?.modified().ok()?;
+            let modified = fs_err::metadata(entry.path().join("dataset.json"))
+                .ok()?
+                .modified()
+                .ok()?;
             Some((modified, entry.path()))
         })
         .max()

@@ -59,8 +59,8 @@ impl SamplingArgs {
                 let bounds = text
                     .split_once(',')
                     .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
-                let bounds: (f64, f64) =
-                    bounds.with_context(|| format!("--cfg-interval {text}: expected LO,HI such as 0.28,1.61"))?;
+                let bounds: (f64, f64) = bounds
+                    .with_context(|| format!("--cfg-interval {text}: expected LO,HI such as 0.28,1.61"))?;
                 Some(bounds)
             }
         };
@@ -74,7 +74,11 @@ impl SamplingArgs {
             steps: self.steps.clone(),
             guidance: Guidance {
                 scale: self.cfg,
-                mode: if self.cfg_mode == "dit3" { GuidanceMode::Dit3 } else { GuidanceMode::All },
+                mode: if self.cfg_mode == "dit3" {
+                    GuidanceMode::Dit3
+                } else {
+                    GuidanceMode::All
+                },
                 interval,
             },
             labels,
@@ -191,7 +195,11 @@ fn archive(
     draw(args, plan, generator, vae, printer, |images| {
         for image in images {
             if (image.width, image.height) != (side, side) {
-                bail!("an image of {} x {} pixels where {side} x {side} was expected", image.width, image.height);
+                bail!(
+                    "an image of {} x {} pixels where {side} x {side} was expected",
+                    image.width,
+                    image.height
+                );
             }
             writer.write(&image.data)?;
         }

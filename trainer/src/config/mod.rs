@@ -281,7 +281,10 @@ impl Config {
             .iter()
             .find(|(_, value)| !value.is_finite() || *value < 0.0)
         {
-            return Err(Error::value(*key, format!("{value} is not a number of at least 0")));
+            return Err(Error::value(
+                *key,
+                format!("{value} is not a number of at least 0"),
+            ));
         }
         let shares = [
             ("optim.beta1", optim.beta1),
@@ -324,6 +327,12 @@ mod tests {
         assert!(config.validate().unwrap_err().to_string().contains("optim.beta2"));
         let mut config = Config::default();
         config.run.log_every = 0;
-        assert!(config.validate().unwrap_err().to_string().contains("run.log_every"));
+        assert!(
+            config
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("run.log_every")
+        );
     }
 }

@@ -4,14 +4,20 @@
 pub const PRESETS: [(&str, &str); 5] = [
     ("imagenet256-s", include_str!("../../configs/imagenet256-s.toml")),
     ("imagenet256-l", include_str!("../../configs/imagenet256-l.toml")),
-    ("imagenet256-xl", include_str!("../../configs/imagenet256-xl.toml")),
+    (
+        "imagenet256-xl",
+        include_str!("../../configs/imagenet256-xl.toml"),
+    ),
     ("demo", include_str!("../../configs/demo.toml")),
     ("fashion-mnist", include_str!("../../configs/fashion-mnist.toml")),
 ];
 
 /// The text of the configuration called `name`.
 pub fn preset(name: &str) -> Option<&'static str> {
-    PRESETS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    PRESETS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, text)| *text)
 }
 
 #[cfg(test)]

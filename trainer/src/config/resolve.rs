@@ -107,7 +107,11 @@ impl Resolved {
             ));
         }
         // One class is no class: there is nothing to tell apart.
-        let classes = if manifest.num_classes < 2 { 0 } else { manifest.num_classes };
+        let classes = if manifest.num_classes < 2 {
+            0
+        } else {
+            manifest.num_classes
+        };
         for (key, what, found) in [
             ("model.input_size", "the height of the latents", height),
             ("model.in_channels", "the number of channels", channels),
@@ -157,7 +161,8 @@ impl Resolved {
     }
 
     fn put(&mut self, key: &str, value: Value, origin: Origin) -> Result<(), Error> {
-        let mut table = Table::try_from(&self.config).map_err(|error| Error::value(key, error.to_string()))?;
+        let mut table =
+            Table::try_from(&self.config).map_err(|error| Error::value(key, error.to_string()))?;
         let (section, name) = key.split_once('.').unwrap_or(("", key));
         let Some(slot) = table
             .get_mut(section)
@@ -189,7 +194,10 @@ fn flatten(table: &Table) -> Vec<(String, Value)> {
     for (section, value) in table {
         match value {
             Value::Table(keys) => {
-                all.extend(keys.iter().map(|(key, value)| (format!("{section}.{key}"), value.clone())));
+                all.extend(
+                    keys.iter()
+                        .map(|(key, value)| (format!("{section}.{key}"), value.clone())),
+                );
             }
             value => all.push((section.clone(), value.clone())),
         }
@@ -226,7 +234,8 @@ fn nearest(key: &str) -> Option<String> {
     entries(&Config::default())
         .into_iter()
         .map(|(known, _)| {
-            let score = strsim::jaro_winkler(key, &known).max(strsim::jaro_winkler(&name(key), &name(&known)));
+            let score =
+                strsim::jaro_winkler(key, &known).max(strsim::jaro_winkler(&name(key), &name(&known)));
             (score, known)
         })
         .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -244,7 +253,10 @@ mod tests {
         resolved.set("optim.lr=1").unwrap();
         resolved.set("run.num_steps=50k").unwrap();
         resolved.set("model.modulation=gate").unwrap();
-        assert_eq!((resolved.config.optim.lr, resolved.config.run.num_steps), (1.0, 50_000));
+        assert_eq!(
+            (resolved.config.optim.lr, resolved.config.run.num_steps),
+            (1.0, 50_000)
+        );
         assert_eq!(resolved.origins["optim.lr"], Origin::Flag);
         let text = resolved.to_text();
         assert!(text.contains("lr = 1.0  # --set"), "{text}");
@@ -255,7 +267,12 @@ mod tests {
     #[test]
     fn wrong_keys_and_values_are_told_with_the_nearest_name() {
         let error = Resolved::from_text("[optim]\nlearning_rate = 1", "x").unwrap_err();
-        assert!(error.to_string().contains("x: there is no key `optim.learning_rate`"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("x: there is no key `optim.learning_rate`"),
+            "{error}"
+        );
         let mut resolved = Resolved::named("demo").unwrap();
         let mut error = |set: &str| resolved.set(set).unwrap_err().to_string();
         assert!(error("optim.ema_dekay=0.9").contains("`optim.ema_decay`"));
@@ -265,6 +282,11 @@ mod tests {
         assert!(error("run.num_steps=-1").contains("at least 0"));
         assert!(error("model.gelu=relu").contains("model.gelu"));
         assert!(error("model.learn_sigma=3").contains("true or false"));
-        assert!(Resolved::named("huge").unwrap_err().to_string().contains("imagenet256-xl"));
+        assert!(
+            Resolved::named("huge")
+                .unwrap_err()
+                .to_string()
+                .contains("imagenet256-xl")
+        );
     }
 }

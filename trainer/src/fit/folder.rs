@@ -139,7 +139,11 @@ impl RunFolder {
             series("mse + vb", &all, |m| m.loss),
             series("mse", &all, |m| m.mse),
         ];
-        Ok(line_plot_png(&self.dir.join("loss.png"), "training loss by step", &series)?)
+        Ok(line_plot_png(
+            &self.dir.join("loss.png"),
+            "training loss by step",
+            &series,
+        )?)
     }
 }
 

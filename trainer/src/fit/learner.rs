@@ -128,11 +128,14 @@ impl Learner {
         let mut loss = LossParts::default();
         for start in (0..batch.ids.len()).step_by(micro) {
             let end = (start + micro).min(batch.ids.len());
-            let latents = batch.latents.get(start * image..end * image).ok_or(Error::Length {
-                what: "latents",
-                found: batch.latents.len(),
-                expected: batch.ids.len() * image,
-            })?;
+            let latents = batch
+                .latents
+                .get(start * image..end * image)
+                .ok_or(Error::Length {
+                    what: "latents",
+                    found: batch.latents.len(),
+                    expected: batch.ids.len() * image,
+                })?;
             let inputs = self.noised(
                 latents,
                 &batch.ids[start..end],
@@ -247,7 +250,11 @@ impl Learner {
     fn update(&mut self, step: u64, lr: f64, norm: f64) {
         let optim = &self.config.optim;
         let clip = optim.max_grad_norm;
-        let grad_scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        let grad_scale = if clip > 0.0 && norm > clip {
+            clip / norm
+        } else {
+            1.0
+        };
         let ssm_lr = match optim.ssm_lr {
             0.0 => lr,
             ssm_lr => lr / optim.lr.max(f64::MIN_POSITIVE) * ssm_lr,
@@ -315,14 +322,20 @@ mod tests {
             let a = whole.step(step, &batch(), 0.5).unwrap();
             let b = parts.step(step, &batch(), 0.5).unwrap();
             assert!((a.loss.mse - b.loss.mse).abs() < 1e-6 * a.loss.mse, "{a:?} {b:?}");
-            assert!((a.grad_norm - b.grad_norm).abs() < 1e-5 * a.grad_norm, "{a:?} {b:?}");
+            assert!(
+                (a.grad_norm - b.grad_norm).abs() < 1e-5 * a.grad_norm,
+                "{a:?} {b:?}"
+            );
         }
     }
 
     #[test]
     fn one_batch_is_learned_by_heart_whatever_the_threads() {
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             pool.install(|| {
                 let mut learner = Learner::new(&config()).unwrap();
                 let losses: Vec<f64> = (1..=60)
@@ -346,6 +359,9 @@ mod tests {
         assert_eq!(learner.params, before);
         let mut bad = batch();
         bad.labels[2] = 3;
-        assert!(matches!(learner.step(1, &bad, 1.0), Err(Error::Label { label: 3, .. })));
+        assert!(matches!(
+            learner.step(1, &bad, 1.0),
+            Err(Error::Label { label: 3, .. })
+        ));
     }
 }

@@ -311,7 +311,11 @@ impl Preview {
             images.extend(generator.images(&plan, vae, indices)?);
         }
         let path = run.join("samples").join(format!("step-{:07}.png", state.step));
-        write_grid_png(&images, grid_columns(images.len(), state.config.model.num_classes), &path)?;
+        write_grid_png(
+            &images,
+            grid_columns(images.len(), state.config.model.num_classes),
+            &path,
+        )?;
         listener(Event::Sampled(&path));
         Ok(())
     }

@@ -31,7 +31,9 @@ pub(super) fn newest_sound(
         match checkpoint::load(folder) {
             Ok(found) => return Ok(Some(found)),
             Err(error) => {
-                listener(Event::Note(&format!("{error}\nfalling back to the checkpoint before")));
+                listener(Event::Note(&format!(
+                    "{error}\nfalling back to the checkpoint before"
+                )));
                 last = Some(error.to_string());
             }
         }

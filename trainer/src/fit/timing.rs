@@ -18,7 +18,9 @@ pub fn step_times(config: &Config, steps: u64) -> Result<Vec<f64>, Error> {
     let mut learner = Learner::new(config)?;
     let mut batch = Batch {
         latents: vec![0.0; count * model.in_channels * model.input_size * model.input_size],
-        labels: (0..count).map(|i| (i % model.num_classes.max(1)) as i64).collect(),
+        labels: (0..count)
+            .map(|i| (i % model.num_classes.max(1)) as i64)
+            .collect(),
         ids: (0..count as u64).collect(),
         epoch: 0,
         next: Position::default(),

@@ -12,22 +12,48 @@ fn a_run_leaves_what_it_promises_and_can_be_sampled() {
     let run = dir.path().join("run");
     let out = run.display().to_string();
     let mut args = small(&data, &out);
-    args.extend(["--set", "run.num_steps=6", "--set", "run.sample_every=6", "--set", "run.sample_steps=3"]);
+    args.extend([
+        "--set",
+        "run.num_steps=6",
+        "--set",
+        "run.sample_every=6",
+        "--set",
+        "run.sample_steps=3",
+    ]);
     args.push("--json");
     let (code, stdout, err) = trainer(&args);
     assert_eq!(code, 0, "{err}");
     let report: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((&report["step"], &report["finished"]), (&6.into(), &true.into()));
-    for name in ["config.toml", "metrics.jsonl", "loss.png", "samples/step-0000006.png"] {
+    for name in [
+        "config.toml",
+        "metrics.jsonl",
+        "loss.png",
+        "samples/step-0000006.png",
+    ] {
         assert!(run.join(name).is_file(), "{name}");
     }
     let line = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let line: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
-    for key in ["step", "epoch", "loss", "mse", "vb", "grad_norm", "lr", "images_per_second"] {
+    for key in [
+        "step",
+        "epoch",
+        "loss",
+        "mse",
+        "vb",
+        "grad_norm",
+        "lr",
+        "images_per_second",
+    ] {
         assert!(line[key].is_number(), "{key}: {line}");
     }
     let folder = run.join("checkpoints/step-0000006");
-    for name in ["model.safetensors", "ema.safetensors", "optim.safetensors", "state.json"] {
+    for name in [
+        "model.safetensors",
+        "ema.safetensors",
+        "optim.safetensors",
+        "state.json",
+    ] {
         assert!(folder.join(name).is_file(), "{name}");
     }
 
@@ -43,7 +69,10 @@ fn a_run_leaves_what_it_promises_and_can_be_sampled() {
     assert_eq!(reader.image_shape("arr_0").unwrap(), [5, 8, 8]);
     assert!(reader.has("arr_1"));
     let grid = dir.path().join("new/grid.png").display().to_string();
-    assert_eq!(sample(&["--out", &grid, "--sampler", "ddim", "--labels", "3,4"]).0, 0);
+    assert_eq!(
+        sample(&["--out", &grid, "--sampler", "ddim", "--labels", "3,4"]).0,
+        0
+    );
     let (code, _, err) = sample(&["--out", &grid, "--labels", "10"]);
     assert!(code == 2 && err.contains("0..10"), "{err}");
     let (code, _, err) = sample(&["--out", "x.jpg"]);
@@ -82,7 +111,12 @@ fn info_prints_the_published_numbers() {
 
 #[test]
 fn bench_measures_a_step() {
-    let sets = ["model.hidden_size=16", "model.depth=1", "model.input_size=4", "optim.global_batch_size=2"];
+    let sets = [
+        "model.hidden_size=16",
+        "model.depth=1",
+        "model.input_size=4",
+        "optim.global_batch_size=2",
+    ];
     let mut args = vec!["bench", "--steps", "2", "--json"];
     args.extend(sets.iter().flat_map(|set| ["--set", set]));
     let (code, out, err) = trainer(&args);

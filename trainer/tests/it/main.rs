@@ -14,7 +14,18 @@ use preprocess::console::Printer;
 fn dataset(dir: &Path) -> String {
     let out = dir.join("data").display().to_string();
     let args = [
-        "preprocess", "encode", "--dataset", "demo", "--size", "8", "--vae", "none", "--limit", "40", "--out", &out,
+        "preprocess",
+        "encode",
+        "--dataset",
+        "demo",
+        "--size",
+        "8",
+        "--vae",
+        "none",
+        "--limit",
+        "40",
+        "--out",
+        &out,
     ];
     let (mut printer, _, err) = Printer::captured();
     let code = preprocess::cli::run(args.map(OsString::from), &mut printer);
@@ -43,7 +54,9 @@ fn small<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
 /// Runs `trainer` in this process: exit code, stdout, stderr.
 fn trainer(args: &[&str]) -> (u8, String, String) {
     let (mut printer, out, err) = Printer::captured();
-    let args = std::iter::once("trainer").chain(args.iter().copied()).map(OsString::from);
+    let args = std::iter::once("trainer")
+        .chain(args.iter().copied())
+        .map(OsString::from);
     let code = trainer::cli::run(args, &mut printer);
     (code, out.text(), err.text())
 }

@@ -15,7 +15,10 @@ const EVERY: &str = "run.checkpoint_every=7";
 /// `metrics.jsonl` without what the clock says.
 fn losses(run: &Path) -> Vec<Metrics> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let mut all: Vec<Metrics> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut all: Vec<Metrics> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     for line in &mut all {
         line.images_per_second = 0.0;
     }
@@ -31,7 +34,11 @@ fn tensors(run: &Path) -> Vec<Vec<u8>> {
 }
 
 fn start(args: &[&str]) -> Child {
-    program(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    program(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// Waits until the run has a checkpoint of at least step `step`.
@@ -43,7 +50,10 @@ fn wait_for(run: &Path, step: u64) -> PathBuf {
         {
             return path;
         }
-        assert!(start.elapsed() < Duration::from_secs(120), "no checkpoint of step {step}");
+        assert!(
+            start.elapsed() < Duration::from_secs(120),
+            "no checkpoint of step {step}"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -62,7 +72,14 @@ fn a_killed_run_comes_to_the_same_bits() {
     let (first, second) = (args(&whole), args(&killed));
     let first: Vec<&str> = first.iter().map(String::as_str).collect();
     let second: Vec<&str> = second.iter().map(String::as_str).collect();
-    assert!(program(&first).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    assert!(
+        program(&first)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
 
     for step in [7, 21, 42] {
         let mut child = start(&second);
@@ -89,7 +106,13 @@ fn a_terminated_run_saves_and_exits_with_zero() {
     let mut child = start(&args);
     wait_for(&run, 3);
     let pid = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let (step, _) = checkpoint::list(&run).pop().unwrap();
     assert_eq!(losses(&run).pop().unwrap().step, step);
@@ -139,11 +162,23 @@ fn another_configuration_or_dataset_is_refused_unless_allowed() {
         trainer(&args)
     };
     let (code, _, err) = with(&["--set", "optim.lr=1e-5"]);
-    assert!(code == 2 && err.contains("optim.lr = 0.003") && err.contains("--allow optim.lr"), "{err}");
+    assert!(
+        code == 2 && err.contains("optim.lr = 0.003") && err.contains("--allow optim.lr"),
+        "{err}"
+    );
     assert_eq!(with(&["--set", "optim.lr=1e-5", "--allow", "optim.lr"]).0, 0);
 
     // The run brings its own configuration along.
-    let (code, _, err) = trainer(&["fit", "--out", &out, "--quiet", "--allow", "run.num_steps", "--set", "run.num_steps=5"]);
+    let (code, _, err) = trainer(&[
+        "fit",
+        "--out",
+        &out,
+        "--quiet",
+        "--allow",
+        "run.num_steps",
+        "--set",
+        "run.num_steps=5",
+    ]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(checkpoint::list(Path::new(&out)).pop().unwrap().0, 5);
 
@@ -151,13 +186,31 @@ fn another_configuration_or_dataset_is_refused_unless_allowed() {
     std::fs::create_dir(&other).unwrap();
     let other_data = other.join("data").display().to_string();
     let encode = [
-        "preprocess", "encode", "--dataset", "demo", "--size", "8", "--vae", "none", "--limit", "30", "--out",
+        "preprocess",
+        "encode",
+        "--dataset",
+        "demo",
+        "--size",
+        "8",
+        "--vae",
+        "none",
+        "--limit",
+        "30",
+        "--out",
         &other_data,
     ];
     let (mut printer, _, _) = preprocess::console::Printer::captured();
     assert_eq!(preprocess::cli::run(encode.map(Into::into), &mut printer), 0);
     let args = [
-        "fit", "--out", &out, "--data", &other_data, "--allow", "run.num_steps", "--set", "run.num_steps=6",
+        "fit",
+        "--out",
+        &out,
+        "--data",
+        &other_data,
+        "--allow",
+        "run.num_steps",
+        "--set",
+        "run.num_steps=6",
     ];
     let (code, _, err) = trainer(&args);
     assert!(code == 2 && err.contains("--allow data"), "{err}");
