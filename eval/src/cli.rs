@@ -21,7 +21,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// FID, sFID, Inception score, precision and recall of a set of images.
-    Fid(fid::Args),
+    Fid(Box<fid::Args>),
     /// Make a reference file (statistics and 10,000 images) from a set of images.
     Reference(reference::Args),
     /// Draw shapes, train a small model on them, sample and score: about three minutes, no network.

@@ -11,7 +11,7 @@ const COMPLEX: u64 = 2 * F32;
 /// Batches of latents that the loader holds: those ahead, one in work, one in use.
 const BATCHES_HELD: u64 = 4;
 /// The program itself, its threads and the packed panels of the matrix products.
-const BASE: u64 = 48 << 20;
+const BASE: u64 = 56 << 20;
 
 /// Bytes by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
