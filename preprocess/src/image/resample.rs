@@ -91,12 +91,17 @@ impl Axis {
     }
 }
 
+/// Pixels that the horizontal pass takes at a time: 16 bytes, the lanes of the widest vectors of 32-bit numbers.
+const TAPS: usize = 4;
+
 /// The weights of a window of outputs, input positions counted from the start of the input window.
 struct Taps {
     first: Vec<usize>,
     count: Vec<usize>,
     stride: usize,
     weights: Vec<i32>,
+    /// The weights of each output once for every byte of a pixel, with zeros up to [`Taps::stride`] pixels.
+    wide: Vec<i32>,
     /// Stretches of outputs that are the rounded mean of two inputs each, each pair following the last.
     halves: Vec<Range<usize>>,
 }
@@ -105,6 +110,7 @@ impl Taps {
     fn new(axis: Axis, window: &Range<usize>, origin: usize) -> Self {
         let each: Vec<_> = window.clone().map(|i| axis.weights(i)).collect();
         let stride = each.iter().map(|(_, w)| w.len()).max().unwrap_or(1);
+        let stride = stride.next_multiple_of(TAPS);
         let mut weights = vec![0; stride * each.len()];
         for (row, (_, w)) in weights.chunks_exact_mut(stride).zip(&each) {
             row[..w.len()].copy_from_slice(w);
@@ -121,6 +127,7 @@ impl Taps {
             first: each.iter().map(|(first, _)| first - origin).collect(),
             count: each.iter().map(|(_, w)| w.len()).collect(),
             stride,
+            wide: weights.iter().flat_map(|w| [*w; 4]).collect(),
             weights,
             halves,
         }
@@ -155,11 +162,32 @@ pub(super) fn resize_window(
         height: down.len(),
         data: vec![0; across.len() * down.len() * 4],
     };
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || passes(source, &across, copied, &down, &mut out),
-    );
+    pulp::Arch::new().dispatch(Passes {
+        source,
+        across: &across,
+        copied,
+        down: &down,
+        out: &mut out,
+    });
     out
+}
+
+/// Both passes, compiled for the widest vectors of the processor: a closure would not be.
+struct Passes<'a> {
+    source: &'a Rgbx,
+    across: &'a Taps,
+    copied: bool,
+    down: &'a Taps,
+    out: &'a mut Rgbx,
+}
+
+impl pulp::WithSimd for Passes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        passes(self.source, self.across, self.copied, self.down, self.out);
+    }
 }
 
 #[inline(always)]
@@ -222,19 +250,34 @@ fn horizontal(from: &[u8], taps: &Taps, to: &mut [u8]) {
 
 #[inline(always)]
 fn weighted(from: &[u8], taps: &Taps, outputs: Range<usize>, to: &mut [u8]) {
+    const LANES: usize = 4 * TAPS;
     for i in outputs {
         let (first, weights) = taps.of(i);
+        let wide = &taps.wide[i * taps.stride * 4..(i + 1) * taps.stride * 4];
         let mut sum = [HALF; 4];
-        for (pixel, w) in from[first * 4..(first + weights.len()) * 4]
-            .chunks_exact(4)
-            .zip(weights)
-        {
-            for c in 0..4 {
-                sum[c] += i32::from(pixel[c]) * w;
+        // Zeros stand behind the weights: pixels there may be anything, but must be there.
+        if let Some(pixels) = from.get(first * 4..(first + taps.stride) * 4) {
+            let mut lanes = [0i32; LANES];
+            for (pixels, weights) in pixels.chunks_exact(LANES).zip(wide.chunks_exact(LANES)) {
+                for ((lane, pixel), w) in lanes.iter_mut().zip(pixels).zip(weights) {
+                    *lane += i32::from(*pixel) * w;
+                }
+            }
+            for part in lanes.chunks_exact(4) {
+                for (sum, part) in sum.iter_mut().zip(part) {
+                    *sum += part;
+                }
+            }
+        } else {
+            let pixels = from[first * 4..(first + weights.len()) * 4].chunks_exact(4);
+            for (pixel, w) in pixels.zip(weights) {
+                for (sum, byte) in sum.iter_mut().zip(pixel) {
+                    *sum += i32::from(*byte) * w;
+                }
             }
         }
-        for c in 0..4 {
-            to[i * 4 + c] = (sum[c] >> PRECISION_BITS).clamp(0, 255) as u8;
+        for (out, sum) in to[i * 4..i * 4 + 4].iter_mut().zip(sum) {
+            *out = (sum >> PRECISION_BITS).clamp(0, 255) as u8;
         }
     }
 }
