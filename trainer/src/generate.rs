@@ -240,28 +240,10 @@ impl Generator {
 
 #[cfg(test)]
 mod tests {
-    use shards::manifest::VaeRecord;
-
     use super::*;
     use crate::model::ModelConfig;
 
     fn generator() -> Generator {
-        let vae = VaeRecord {
-            id: "none".to_owned(),
-            revision: None,
-            sha256: None,
-            scaling_factor: 1.0,
-            downsampling: 1,
-        };
-        let dataset = DatasetRecord {
-            name: "x".to_owned(),
-            path: String::new(),
-            fingerprint: String::new(),
-            samples: 1,
-            image_size: 4,
-            class_names: Vec::new(),
-            vae,
-        };
         let config = Config {
             model: ModelConfig {
                 hidden_size: 16,
@@ -284,7 +266,7 @@ mod tests {
             .enumerate()
             .map(|(i, w)| w + 0.05 * (i as f32).sin())
             .collect();
-        Generator::new(config, dataset, 0, weights).unwrap()
+        Generator::new(config, DatasetRecord::of_pixels(4), 0, weights).unwrap()
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, default_value = "runs/quickstart")]
     out: PathBuf,
     /// Seconds of training; longer is better.
-    #[arg(long, default_value_t = 180.0)]
+    #[arg(long, default_value_t = 210.0)]
     seconds: f64,
     /// Training images.
     #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(64..))]
@@ -283,8 +283,9 @@ fn scores(args: &Args, sets: &[Set], printer: &mut Printer) -> anyhow::Result<St
     let mut table = format!(
         "<p>A DiffuSSM that learned ten kinds of coloured shapes from scratch. <i>Class accuracy</i>: how often the \
          embedded classifier sees the class that was asked for. <i>Frechet distance</i>: in the classifier's 64 features, \
-         to the training images; it compares with nothing but the other numbers of this page. Textures are learned \
-         within a minute; shapes take longer (<code>--seconds</code>).</p>\n<table><tr><th></th><th>{}</th><th>{}</th></tr>",
+         to the training images; it compares with nothing but the other numbers of this page. Each class has a hue of \
+         its own, so these numbers say more of colours than of shapes: look at the pictures, too. Edges take longer than \
+         colours (<code>--seconds</code>).</p>\n<table><tr><th></th><th>{}</th><th>{}</th></tr>",
         heading[1], heading[2]
     );
     let mut distances = Vec::new();

@@ -48,6 +48,29 @@ impl DatasetRecord {
     }
 }
 
+#[cfg(test)]
+impl DatasetRecord {
+    /// A made-up dataset of `side` x `side` pixels without an autoencoder.
+    pub(crate) fn of_pixels(side: usize) -> Self {
+        let vae = VaeRecord {
+            id: "none".to_owned(),
+            revision: None,
+            sha256: None,
+            scaling_factor: 1.0,
+            downsampling: 1,
+        };
+        Self {
+            name: "pixels".to_owned(),
+            path: "data/pixels".to_owned(),
+            fingerprint: "fingerprint".to_owned(),
+            samples: 1,
+            image_size: side,
+            class_names: Vec::new(),
+            vae,
+        }
+    }
+}
+
 /// Sums over the steps since the last line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricSums {

@@ -1,7 +1,5 @@
 //! What a checkpoint promises: it comes back bit for bit, or it is told to be damaged.
 
-use shards::manifest::VaeRecord;
-
 use super::*;
 use crate::config::Config;
 use crate::model::{DiffuSsm, ModelConfig};
@@ -16,27 +14,11 @@ fn state(step: u64) -> State {
         freq_dim: 8,
         ..ModelConfig::default()
     };
-    let vae = VaeRecord {
-        id: "none".to_owned(),
-        revision: None,
-        sha256: None,
-        scaling_factor: 1.0,
-        downsampling: 1,
-    };
-    let dataset = DatasetRecord {
-        name: "x".to_owned(),
-        path: "data/x".to_owned(),
-        fingerprint: "f".to_owned(),
-        samples: 9,
-        image_size: 4,
-        class_names: Vec::new(),
-        vae,
-    };
     let config = Config {
         model,
         ..Config::default()
     };
-    let mut state = State::new(config, dataset);
+    let mut state = State::new(config, DatasetRecord::of_pixels(4));
     state.step = step;
     state.sums.loss = 0.1 + 0.2;
     state

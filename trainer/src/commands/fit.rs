@@ -13,7 +13,7 @@ use shards::manifest::Manifest;
 
 use super::{ConfigArgs, newest_dataset, with_threads};
 use crate::checkpoint::{self, State};
-use crate::config::{Config, Resolved};
+use crate::config::{Config, Origin, Resolved};
 use crate::fit::{self, Event, Outcome, Plan};
 use crate::memory::MemoryPlan;
 
@@ -66,7 +66,7 @@ pub fn run(args: &FitArgs, printer: &mut Printer) -> Result<u8> {
     let started = Instant::now();
     let threads = plan.resolved.config.run.threads;
     let done = with_threads(threads, || {
-        let mut report = Report::new(printer);
+        let mut report = Report::new(printer, &plan.out);
         let done = fit::fit(&plan, &stop, &mut |event| report.tell(&event));
         report.close();
         Ok(done)
@@ -150,8 +150,7 @@ fn plan(args: &FitArgs) -> Result<Plan> {
         resolved = Resolved::named("demo")?;
         set_all(&mut resolved)?;
     }
-    let path = toml::Value::String(data.display().to_string());
-    resolved.set(&format!("data.path={path}"))?;
+    resolved.config.data.path.clone_from(&data);
     let out = args.out.clone().unwrap_or_else(|| {
         let dataset = data
             .file_name()
@@ -197,6 +196,7 @@ fn unused(out: &Path) -> Result<PathBuf> {
 /// What the user sees of a run.
 struct Report<'a> {
     printer: &'a mut Printer,
+    out: &'a Path,
     progress: Option<Progress>,
     gflops: f64,
     smooth_loss: Option<f64>,
@@ -205,9 +205,10 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(printer: &'a mut Printer) -> Self {
+    fn new(printer: &'a mut Printer, out: &'a Path) -> Self {
         Self {
             printer,
+            out,
             progress: None,
             gflops: 0.0,
             smooth_loss: None,
@@ -277,12 +278,22 @@ impl<'a> Report<'a> {
             with_commas(parameters as u64),
             rayon::current_num_threads()
         ));
-        let named: Vec<String> = resolved
-            .origins
-            .iter()
-            .map(|(key, origin)| format!("{key} ({origin})"))
-            .collect();
-        self.printer.note(format_args!("config   {}", named.join(", ")));
+        let mut from: Vec<String> = Vec::new();
+        for (key, origin) in &resolved.origins {
+            let text = match origin {
+                Origin::Flag => format!("--set {key}"),
+                origin => origin.to_string(),
+            };
+            if !from.contains(&text) {
+                from.push(text);
+            }
+        }
+        from.push("defaults".to_owned());
+        self.printer.note(format_args!(
+            "config   {} (all values: {})",
+            from.join(", "),
+            self.out.join("config.toml").display()
+        ));
         let plan = MemoryPlan::training(config);
         self.printer.note(format_args!(
             "memory   weights {} + gradients {} + optimizer {} + activations {} + rest {} = {}",

@@ -397,4 +397,55 @@ mod tests {
             Err(Error::Length { what: "x", .. })
         ));
     }
+
+    #[test]
+    fn the_backward_is_the_derivative_along_a_direction() {
+        for modulation in [Modulation::Film, Modulation::Gate, Modulation::None] {
+            let config = ModelConfig {
+                hidden_size: 12,
+                depth: 2,
+                state_size: 4,
+                input_size: 6,
+                num_classes: 3,
+                freq_dim: 8,
+                downscale: 3,
+                modulation,
+                ..ModelConfig::default()
+            };
+            let model = DiffuSsm::new(config).unwrap();
+            let wave = |len: usize, phase: f32| -> Vec<f32> {
+                (0..len).map(|i| (0.917 * i as f32 + phase).sin()).collect()
+            };
+            let shaken = model.init(3).unwrap();
+            let shake = wave(shaken.len(), 0.3);
+            let params: Vec<f32> = shaken.iter().zip(&shake).map(|(p, s)| p + 0.05 * s).collect();
+            let x = wave(2 * 4 * 36, 1.0);
+            let up = wave(2 * 8 * 36, 2.0);
+            let (t, y) = ([3.0, 700.0], [1, 3]);
+            let objective = |params: &[f32]| -> f64 {
+                let out = model.forward(params, &x, &t, &y).unwrap();
+                out.iter()
+                    .zip(&up)
+                    .map(|(o, u)| f64::from(*o) * f64::from(*u))
+                    .sum()
+            };
+            let (_, saved) = model.forward_train(&params, &x, &t, &y).unwrap();
+            let mut grads = vec![0.0; params.len()];
+            model.backward(&params, saved, &up, &mut grads).unwrap();
+            let direction = wave(params.len(), 4.0);
+            let moved =
+                |by: f32| -> Vec<f32> { params.iter().zip(&direction).map(|(p, d)| p + by * d).collect() };
+            let step = 2e-3;
+            let slope = (objective(&moved(step)) - objective(&moved(-step))) / f64::from(2.0 * step);
+            let product: f64 = grads
+                .iter()
+                .zip(&direction)
+                .map(|(g, d)| f64::from(*g) * f64::from(*d))
+                .sum();
+            assert!(
+                (slope - product).abs() < 0.01 * slope.abs().max(1.0),
+                "{modulation:?}: {slope}, {product}"
+            );
+        }
+    }
 }

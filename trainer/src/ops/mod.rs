@@ -12,3 +12,6 @@ pub mod norm_modulate;
 pub mod reference;
 pub mod ssm_kernel;
 pub(crate) mod vectorised;
+
+#[cfg(test)]
+mod tests;

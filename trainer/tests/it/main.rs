@@ -12,6 +12,11 @@ use preprocess::console::Printer;
 
 /// A dataset of 40 images of 8 x 8 pixels, stored as pixels.
 fn dataset(dir: &Path) -> String {
+    dataset_of(dir, "40")
+}
+
+/// A dataset of `count` such images.
+fn dataset_of(dir: &Path, count: &str) -> String {
     let out = dir.join("data").display().to_string();
     let args = [
         "preprocess",
@@ -23,7 +28,7 @@ fn dataset(dir: &Path) -> String {
         "--vae",
         "none",
         "--limit",
-        "40",
+        count,
         "--out",
         &out,
     ];

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use trainer::checkpoint;
 use trainer::fit::Metrics;
 
-use super::{dataset, program, small, trainer};
+use super::{dataset, dataset_of, program, small, trainer};
 
 const STEPS: &str = "run.num_steps=60";
 const EVERY: &str = "run.checkpoint_every=7";
@@ -184,23 +184,7 @@ fn another_configuration_or_dataset_is_refused_unless_allowed() {
 
     let other = dir.path().join("other");
     std::fs::create_dir(&other).unwrap();
-    let other_data = other.join("data").display().to_string();
-    let encode = [
-        "preprocess",
-        "encode",
-        "--dataset",
-        "demo",
-        "--size",
-        "8",
-        "--vae",
-        "none",
-        "--limit",
-        "30",
-        "--out",
-        &other_data,
-    ];
-    let (mut printer, _, _) = preprocess::console::Printer::captured();
-    assert_eq!(preprocess::cli::run(encode.map(Into::into), &mut printer), 0);
+    let other_data = dataset_of(&other, "30");
     let args = [
         "fit",
         "--out",
