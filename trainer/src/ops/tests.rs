@@ -129,12 +129,11 @@ fn the_factored_kernel_is_the_vandermonde_sum_and_so_is_its_gradient() {
         let got = kernels(&p, kind, length);
         let up = wave(got.len(), 5.1);
         let grads = kernels_backward(&p, kind, length, &up);
-        for channel in 0..channels {
+        for (channel, grad) in grads.iter().enumerate() {
             let span = channel * length..(channel + 1) * length;
             assert_close("kernel", &got[span.clone()], &twin(&wide(&flat(channel))), 1e-5);
             let up = wide(&up[span]);
             let want = differences(&flat(channel), |flat| dot(&twin(flat), &up));
-            let grad = &grads[channel];
             let found: Vec<f32> = std::iter::once(grad.log_dt)
                 .chain(grad.states.iter().flatten().copied())
                 .collect();
