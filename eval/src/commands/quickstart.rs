@@ -15,7 +15,7 @@ use preprocess::dataset::demo;
 use preprocess::image::{RgbImage, tensor};
 use preprocess::vae::AutoencoderKl;
 use shards::manifest::Manifest;
-use trainer::checkpoint::{self, State};
+use trainer::checkpoint;
 use trainer::config::Resolved;
 use trainer::fit::step_times;
 use trainer::generate::{Generator, SamplePlan};
@@ -182,7 +182,7 @@ fn text(path: &Path) -> anyhow::Result<String> {
 /// The steps that fit into the time, or those of the run that is gone on from.
 fn planned_steps(args: &Args, data: &Path, run: &Path) -> anyhow::Result<u64> {
     if let Ok(folder) = checkpoint::find(run) {
-        return Ok(State::read(&folder.join("state.json"))?.config.run.num_steps);
+        return Ok(checkpoint::read_state(&folder)?.config.run.num_steps);
     }
     let mut resolved = Resolved::named("demo")?;
     resolved.adopt(&Manifest::read(data)?)?;

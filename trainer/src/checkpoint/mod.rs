@@ -161,7 +161,7 @@ fn write_all(
 /// # Errors
 /// When a file is missing, damaged, or of another model than the state describes.
 pub fn load(folder: &Path) -> Result<(State, Buffers), Error> {
-    let state = State::read(&folder.join(STATE))?;
+    let state = read_state(folder)?;
     let layout = ParamLayout::model(&state.config.model);
     let mut buffers = Buffers::default();
     for buffer in [
@@ -172,14 +172,7 @@ pub fn load(folder: &Path) -> Result<(State, Buffers), Error> {
     ] {
         buffer.resize(layout.total(), 0.0);
     }
-    let read = |name: &str, parts: &mut [(&str, &mut [f32])]| {
-        let path = folder.join(name);
-        let record = state.files.get(name).ok_or_else(|| Error::Damaged {
-            path: path.clone(),
-            what: "state.json does not list it".to_owned(),
-        })?;
-        flat::read(&path, record, &layout, parts)
-    };
+    let read = |name: &str, parts: &mut [(&str, &mut [f32])]| read_file(folder, &state, &layout, name, parts);
     read(MODEL, &mut [("", &mut buffers.params)])?;
     read(EMA, &mut [("", &mut buffers.ema)])?;
     read(
@@ -197,16 +190,35 @@ pub fn load(folder: &Path) -> Result<(State, Buffers), Error> {
 /// # Errors
 /// As [`load`].
 pub fn load_ema(folder: &Path) -> Result<(State, Vec<f32>), Error> {
-    let state = State::read(&folder.join(STATE))?;
+    let state = read_state(folder)?;
     let layout = ParamLayout::model(&state.config.model);
     let mut ema = vec![0.0; layout.total()];
-    let path = folder.join(EMA);
-    let record = state.files.get(EMA).ok_or_else(|| Error::Damaged {
+    read_file(folder, &state, &layout, EMA, &mut [("", &mut ema)])?;
+    Ok((state, ema))
+}
+
+/// Reads the state of a checkpoint alone.
+///
+/// # Errors
+/// When it cannot be read, or is no state of this version.
+pub fn read_state(folder: &Path) -> Result<State, Error> {
+    State::read(&folder.join(STATE))
+}
+
+/// Reads one file of tensors, checked against what the state says of it.
+fn read_file(
+    folder: &Path,
+    state: &State,
+    layout: &ParamLayout,
+    name: &str,
+    parts: &mut [(&str, &mut [f32])],
+) -> Result<(), Error> {
+    let path = folder.join(name);
+    let record = state.files.get(name).ok_or_else(|| Error::Damaged {
         path: path.clone(),
         what: "state.json does not list it".to_owned(),
     })?;
-    flat::read(&path, record, &layout, &mut [("", &mut ema)])?;
-    Ok((state, ema))
+    flat::read(&path, record, layout, parts)
 }
 
 /// Removes all but the newest `keep` checkpoints of a run, and what an interrupted save left; 0 keeps all.

@@ -12,7 +12,7 @@ use preprocess::console::{JsonTarget, Printer, Progress, exit};
 use shards::manifest::Manifest;
 
 use super::{ConfigArgs, newest_dataset, with_threads};
-use crate::checkpoint::{self, State};
+use crate::checkpoint;
 use crate::config::{Config, Origin, Resolved};
 use crate::fit::{self, Event, Outcome, Plan};
 use crate::memory::MemoryPlan;
@@ -171,7 +171,7 @@ fn configuration_of(run: &Path) -> Result<Option<Resolved>> {
     let states = checkpoint::list(run).into_iter().rev();
     // A damaged state is told when the run is opened.
     let Some(state) = states
-        .filter_map(|(_, folder)| State::read(&folder.join("state.json")).ok())
+        .filter_map(|(_, folder)| checkpoint::read_state(&folder).ok())
         .next()
     else {
         return Ok(None);

@@ -193,9 +193,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
             last = Some(metrics);
         }
         if step.is_multiple_of(config.run.checkpoint_every) || is_last {
-            let path = checkpoint::save(folder.path(), &state, learner.model().layout(), learner.buffers())?;
-            checkpoint::prune(folder.path(), config.run.keep_last)?;
-            folder.plot()?;
+            let path = save(&folder, &state, &learner)?;
             saved = step;
             listener(Event::Saved(&path));
         }
@@ -204,9 +202,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
         }
     }
     if saved != state.step || checkpoint::list(folder.path()).is_empty() {
-        let path = checkpoint::save(folder.path(), &state, learner.model().layout(), learner.buffers())?;
-        checkpoint::prune(folder.path(), config.run.keep_last)?;
-        folder.plot()?;
+        let path = save(&folder, &state, &learner)?;
         listener(Event::Saved(&path));
     }
     Ok(Outcome {
@@ -215,6 +211,14 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
         last,
         checkpoint: checkpoint::folder(folder.path(), state.step),
     })
+}
+
+/// Writes a checkpoint, removes those that are too old, and draws the loss anew.
+fn save(folder: &RunFolder, state: &State, learner: &Learner) -> Result<PathBuf, Error> {
+    let path = checkpoint::save(folder.path(), state, learner.model().layout(), learner.buffers())?;
+    checkpoint::prune(folder.path(), state.config.run.keep_last)?;
+    folder.plot()?;
+    Ok(path)
 }
 
 fn add(sums: &mut MetricSums, report: &StepReport) {
