@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::slice::ParallelSliceMut;
+
 use crate::{
     error::{Error, Result},
     header::ShardHeader,
@@ -82,13 +84,22 @@ impl Dataset {
                 expected: manifest.samples.max(1).to_string(),
             });
         }
-        Ok(Self {
+        let dataset = Self {
             dir: dir.to_owned(),
             manifest,
             shards,
             starts,
             ids,
-        })
+        };
+        if let Some((id, places)) = doubled(&dataset.ids) {
+            let [first, second] = places.map(|place| dataset.key(place).unwrap_or_default());
+            return Err(Error::DoubledId {
+                path: dir.to_owned(),
+                id,
+                keys: format!("{first} and {second}"),
+            });
+        }
+        Ok(dataset)
     }
 
     /// The folder.
@@ -181,4 +192,15 @@ impl Dataset {
         let (shard, sample) = self.locate(i)?;
         shard.read(sample, view, mean, logvar)
     }
+}
+
+/// An id that is there twice, and its first two places.
+pub(crate) fn doubled(ids: &[u64]) -> Option<(u64, [usize; 2])> {
+    if ids.is_sorted_by(|a, b| a < b) {
+        return None;
+    }
+    let mut places: Vec<(u64, usize)> = ids.iter().copied().zip(0..).collect();
+    places.par_sort_unstable();
+    let pair = places.windows(2).find(|pair| pair[0].0 == pair[1].0)?;
+    Some((pair[0].0, [pair[0].1, pair[1].1]))
 }

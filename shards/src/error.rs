@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::lock::Owner;
+
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -129,6 +131,46 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// Two records of a dataset have the same id.
+    #[error(
+        "{}: two records have the id {id}: {keys}\nhint: a source must give every image an id of its own",
+        path.display()
+    )]
+    DoubledId {
+        /// The folder.
+        path: PathBuf,
+        /// The id.
+        id: u64,
+        /// The keys of both.
+        keys: String,
+    },
+    /// Another process works in the folder.
+    #[error("{} is in use: {}\nhint: {hint}", path.display(), holder(owner.as_deref()))]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Who holds it; `None` while its file is not written yet.
+        owner: Option<Box<Owner>>,
+        /// What to do.
+        hint: String,
+    },
+    /// No room for the next shard.
+    #[error(
+        "{} cannot be written: {what} ({source}); {shards} shards with {samples} samples are finished and stay\nhint: free some space and run the same command again, it continues after them",
+        path.display()
+    )]
+    StorageFull {
+        /// The file that did not fit.
+        path: PathBuf,
+        /// What is full.
+        what: &'static str,
+        /// Finished shards.
+        shards: usize,
+        /// Samples in them.
+        samples: u64,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The dataset is complete; nothing can be added.
     #[error("{} is complete with {samples} samples, nothing can be added\nhint: choose another --out", path.display())]
     Complete {
@@ -174,6 +216,16 @@ pub enum Error {
     WorkerLost,
 }
 
+fn holder(owner: Option<&Owner>) -> String {
+    match owner {
+        Some(owner) => format!(
+            "process {} on {} {} there since {} ({})",
+            owner.pid, owner.host, owner.what, owner.started, owner.command
+        ),
+        None => "another process has just begun to work there".to_owned(),
+    }
+}
+
 impl Error {
     /// The file or folder at fault, where there is one.
     pub fn path(&self) -> Option<&Path> {
@@ -186,6 +238,9 @@ impl Error {
             | Self::Checksum { path, .. }
             | Self::Version { path, .. }
             | Self::Mismatch { path, .. }
+            | Self::DoubledId { path, .. }
+            | Self::Locked { path, .. }
+            | Self::StorageFull { path, .. }
             | Self::Complete { path, .. } => Some(path),
             _ => None,
         }

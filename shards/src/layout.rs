@@ -8,6 +8,8 @@ use crate::manifest::Dtype;
 pub const FORMAT_VERSION: u32 = 1;
 /// The manifest of a dataset folder.
 pub const MANIFEST_NAME: &str = "dataset.json";
+/// The settings of a dataset that is not complete yet; its place is taken by the manifest.
+pub const BEGUN_NAME: &str = "dataset.begun.json";
 /// How the name of a complete shard ends.
 pub const SHARD_SUFFIX: &str = ".safetensors.zst";
 /// How the name of a file that is being written ends.

@@ -14,14 +14,17 @@
 #![warn(missing_docs)]
 
 pub mod dataset;
+mod disk;
 pub mod error;
 pub mod export;
 mod frame;
 pub mod header;
 pub mod layout;
 pub mod loader;
+pub mod lock;
 pub mod manifest;
 mod mmap;
+mod posterior;
 pub mod quantize;
 pub mod reader;
 pub mod rng;
@@ -29,3 +32,10 @@ mod seek_table;
 pub mod shuffle;
 pub mod verify;
 pub mod writer;
+
+// The samples of the tests name the crate as its users do.
+#[cfg(test)]
+extern crate self as shards;
+#[cfg(test)]
+#[path = "../tests/it/samples.rs"]
+mod samples;

@@ -12,9 +12,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::{
     dataset::Dataset,
     error::{Error, Result},
+    posterior,
     rng::{Philox, Stream},
     shuffle::epoch_order,
-    writer::sample_posterior,
 };
 
 /// Where a run stands: the next batch to come. This is all there is to save.
@@ -252,6 +252,7 @@ fn load(dataset: &Dataset, config: &LoaderConfig, task: &Task) -> Result<Batch> 
         next: task.next,
     };
     let noisy = config.sample_posterior && dataset.has_logvar();
+    let mut noise = Vec::new();
     let mut logvar = vec![0.0; if noisy { elements } else { 0 }];
     for (latent, &sample) in batch
         .latents
@@ -268,7 +269,7 @@ fn load(dataset: &Dataset, config: &LoaderConfig, task: &Task) -> Result<Batch> 
             noisy.then_some(&mut logvar[..]),
         )?;
         if noisy {
-            sample_posterior(&rng, id, epoch, mirrored, latent, &logvar);
+            posterior::sample(&rng, id, epoch, mirrored, latent, &logvar, &mut noise);
         }
         batch.labels.push(dataset.label(sample)?);
         batch.ids.push(id);

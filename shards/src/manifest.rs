@@ -1,14 +1,15 @@
 //! `dataset.json`: what a dataset holds, how it was made, and the hash of every shard.
 
-use std::{fs::File, io::Write, ops::Deref, path::Path};
+use std::{fmt, ops::Deref, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    disk,
     error::{Error, Result},
-    layout::{FORMAT_VERSION, MANIFEST_NAME, MAX_MANIFEST_BYTES, PARTIAL_SUFFIX, RowLayout},
+    layout::{FORMAT_VERSION, MANIFEST_NAME, MAX_MANIFEST_BYTES, RowLayout},
 };
 
 /// What is stored of the posterior.
@@ -138,6 +139,22 @@ impl StoreSettings {
     }
 }
 
+/// One of several datasets that are made apart, to be merged: a stretch of the source, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which, from 0.
+    pub index: u32,
+    /// Of how many.
+    pub count: u32,
+}
+
+impl fmt::Display for Part {
+    /// People count from one: "part 2 of 4".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "part {} of {}", u64::from(self.index) + 1, self.count)
+    }
+}
+
 /// All that is known of a dataset before its first sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ManifestHeader {
@@ -163,6 +180,9 @@ pub struct ManifestHeader {
     pub class_names: Vec<String>,
     /// The seed of what was drawn when the dataset was made.
     pub seed: u64,
+    /// Which part of a dataset this is; not part of the fingerprint, so that all parts have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 impl ManifestHeader {
@@ -209,6 +229,31 @@ impl ManifestHeader {
             ("class_names", format!("{:?}", self.class_names)),
             ("seed", self.seed.to_string()),
         ]
+    }
+
+    /// The first setting in which this dataset differs from `other`: its name, the value here and the value there.
+    pub fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+        let part = |header: &Self| {
+            header
+                .part
+                .map_or("the whole dataset".to_owned(), |part| part.to_string())
+        };
+        let mut here = self.identity();
+        let mut there = other.identity();
+        here.push(("part", part(self)));
+        there.push(("part", part(other)));
+        here.into_iter()
+            .zip(there)
+            .find(|((_, here), (_, there))| here != there)
+            .map(|((name, here), (_, there))| (name, here, there))
+    }
+
+    /// Reads the settings that [`BEGUN_NAME`](crate::layout::BEGUN_NAME) holds.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        serde_json::from_slice(&read_bounded(path)?).map_err(|source| Error::Manifest {
+            path: path.to_owned(),
+            source,
+        })
     }
 }
 
@@ -260,24 +305,12 @@ impl Manifest {
     /// [`Error::NoManifest`], [`Error::Manifest`], [`Error::Version`], or a fingerprint that is not that of the fields.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST_NAME);
-        let length = match fs_err::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let bytes = match read_bounded(&path) {
+            Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::NoManifest { path: dir.to_owned() });
             }
-            Err(error) => return Err(error.into()),
+            other => other?,
         };
-        if length > MAX_MANIFEST_BYTES {
-            return Err(Error::Limit {
-                path,
-                frame: 0,
-                offset: 0,
-                what: "the manifest's length",
-                claimed: length,
-                limit: MAX_MANIFEST_BYTES,
-            });
-        }
-        let bytes = fs_err::read(&path)?;
         let json = |source| Error::Manifest {
             path: path.clone(),
             source,
@@ -312,27 +345,29 @@ impl Manifest {
     /// Of the file system.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(MANIFEST_NAME);
-        let partial = dir.join(format!("{MANIFEST_NAME}{PARTIAL_SUFFIX}"));
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|source| Error::Manifest {
             path: path.clone(),
             source,
         })?;
         bytes.push(b'\n');
-        let mut file = fs_err::File::create(&partial)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs_err::rename(&partial, &path)?;
-        sync_dir(dir)
+        Ok(disk::replace(&path, &bytes)?)
     }
 }
 
-/// Makes renames in `dir` last through a power loss.
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    if cfg!(unix) {
-        let file: File = fs_err::File::open(dir)?.into_parts().0;
-        file.sync_all()?;
+/// A file of JSON, if it is not far too large for one.
+fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+    let length = fs_err::metadata(path)?.len();
+    if length > MAX_MANIFEST_BYTES {
+        return Err(Error::Limit {
+            path: path.to_owned(),
+            frame: 0,
+            offset: 0,
+            what: "the manifest's length",
+            claimed: length,
+            limit: MAX_MANIFEST_BYTES,
+        });
     }
-    Ok(())
+    Ok(fs_err::read(path)?)
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

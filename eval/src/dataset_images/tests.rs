@@ -136,6 +136,7 @@ fn foreign(dir: &Path, vae: &str) -> DatasetImages {
         num_classes: 1,
         class_names: Vec::new(),
         seed: 0,
+        part: None,
     };
     let mut writer = DatasetWriter::open(dir, header).unwrap();
     for id in 0..2 {

@@ -240,6 +240,7 @@ fn header(args: &EncodeArgs, source: &Dataset, vae: &AutoencoderKl) -> Result<Ma
         num_classes: class_names.len(),
         class_names,
         seed: args.seed,
+        part: None,
     })
 }
 

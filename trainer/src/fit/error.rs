@@ -9,7 +9,7 @@ pub enum Error {
     /// The configuration is wrong, or contradicts the dataset.
     #[error(transparent)]
     Config(#[from] crate::config::Error),
-    /// The dataset is damaged or cannot give a batch.
+    /// The dataset is damaged or cannot give a batch, or another process holds the run's folder.
     #[error(transparent)]
     Data(#[from] shards::error::Error),
     /// A checkpoint could not be read or written.
@@ -24,12 +24,6 @@ pub enum Error {
     /// A file of the run could not be written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// Another process trains in the same folder.
-    #[error("another process trains in {}\nhint: wait for it, or choose another --out", path.display())]
-    Locked {
-        /// The folder.
-        path: PathBuf,
-    },
     /// Every checkpoint of the run is damaged.
     #[error(
         "none of the {count} checkpoints of {} can be read: {last}\nhint: --fresh starts anew in another folder",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use preprocess::console::plot::{Series, line_plot_png};
 use serde::{Deserialize, Serialize};
+use shards::lock::FolderLock;
 
 use super::Error;
 
@@ -40,33 +41,20 @@ pub struct Metrics {
 #[derive(Debug)]
 pub struct RunFolder {
     dir: PathBuf,
-    _lock: fs_err::File,
+    _lock: FolderLock,
 }
 
 impl RunFolder {
     /// Opens or makes `dir`.
     ///
     /// # Errors
-    /// [`Error::Locked`] while another process trains there.
+    /// [`shards::error::Error::Locked`] while another process trains there.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         fs_err::create_dir_all(dir.join("checkpoints"))?;
-        let lock = fs_err::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join("lock"))?;
-        match lock.file().try_lock() {
-            Ok(()) => Ok(Self {
-                dir: dir.to_owned(),
-                _lock: lock,
-            }),
-            Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked { path: dir.to_owned() }),
-            // File systems without locks: nothing can be told.
-            Err(std::fs::TryLockError::Error(_)) => Ok(Self {
-                dir: dir.to_owned(),
-                _lock: lock,
-            }),
-        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            _lock: FolderLock::acquire(dir, "trains")?,
+        })
     }
 
     /// The folder.
@@ -208,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = RunFolder::open(dir.path()).unwrap();
         let error = RunFolder::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("another process"), "{error}");
+        assert!(error.contains("trains there since"), "{error}");
         drop(first);
         RunFolder::open(dir.path()).unwrap();
     }
