@@ -1,122 +1,103 @@
 //! Image files in class subfolders, or all in one folder.
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::Error;
+use rayon::prelude::*;
 
-/// The files below a folder, in canonical order: class folders, then file names, compared bytewise.
-#[derive(Debug)]
-pub struct Folder {
-    root: PathBuf,
-    classes: Vec<String>,
-    flat: bool,
-    files: Vec<(u32, Box<str>)>,
+use super::container::files::{Files, Layout};
+use super::{Collection, Error, Listing, Transform, is_image_name};
+
+/// Lists `root`. With image files in subfolders each such subfolder is a class; without, all images are of one. The
+/// order is canonical: class folders, then file names, compared bytewise; keys are paths below the root.
+///
+/// # Errors
+/// When the folder cannot be read or holds no image.
+pub fn open(root: &Path) -> Result<Collection, Error> {
+    let (mut class_names, mut listing) = (Vec::new(), Listing::default());
+    for (class, files) in class_folders(root)? {
+        for name in files {
+            listing.push(&format!("{class}/{name}"), class_names.len() as i32);
+        }
+        class_names.push(class);
+    }
+    let mut container = "class folders";
+    if listing.is_empty() {
+        container = "a folder of images";
+        class_names.push("all".into());
+        names(root, Kind::Images)?
+            .iter()
+            .for_each(|name| listing.push(name, 0));
+    }
+    if listing.is_empty() {
+        return Err(Error::NoImages {
+            path: root.to_path_buf(),
+        });
+    }
+    Ok(Collection {
+        container,
+        listing: listing.in_storage_order()?,
+        class_names,
+        transform: Transform::AdmCenterCrop,
+        images: Box::new(Files::new(root, Layout::AsKeys)),
+    })
 }
 
-impl Folder {
-    /// Lists `root`. With image files in subfolders each such subfolder is a class; without, all images are of one.
-    ///
-    /// # Errors
-    /// When the folder cannot be read or holds no image.
-    pub fn open(root: &Path) -> Result<Self, Error> {
-        let mut folder = Self {
-            root: root.to_path_buf(),
-            classes: Vec::new(),
-            flat: false,
-            files: Vec::new(),
-        };
-        for class in names(root, false)? {
-            let files = names(&root.join(&class), true)?;
-            if !files.is_empty() {
-                let label = folder.classes.len() as u32;
-                folder
-                    .files
-                    .extend(files.into_iter().map(|name| (label, name.into_boxed_str())));
-                folder.classes.push(class);
-            }
-        }
-        if folder.files.is_empty() {
-            folder.flat = true;
-            folder.classes.push("all".into());
-            folder.files.extend(
-                names(root, true)?
-                    .into_iter()
-                    .map(|name| (0, name.into_boxed_str())),
-            );
-        }
-        if folder.files.is_empty() {
-            return Err(Error::NoImages {
-                path: root.to_path_buf(),
-            });
-        }
-        Ok(folder)
-    }
-
-    /// The number of files.
-    #[expect(clippy::len_without_is_empty, reason = "an empty folder is not opened")]
-    pub fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    /// The path of file `i` below the root, with `/` between its parts.
-    pub fn key(&self, i: usize) -> String {
-        let (label, name) = &self.files[i];
-        if self.flat {
-            name.to_string()
-        } else {
-            format!("{}/{name}", self.classes[*label as usize])
-        }
-    }
-
-    /// The whole path of file `i`.
-    pub fn path(&self, i: usize) -> PathBuf {
-        let (label, name) = &self.files[i];
-        if self.flat {
-            self.root.join(&**name)
-        } else {
-            self.root.join(&self.classes[*label as usize]).join(&**name)
-        }
-    }
-
-    /// The class of file `i`.
-    pub fn label(&self, i: usize) -> i64 {
-        i64::from(self.files[i].0)
-    }
-
-    /// The names of the class folders.
-    pub fn class_names(&self) -> &[String] {
-        &self.classes
-    }
+/// The subfolders that hold images, with the images' names, all sorted.
+pub(super) fn class_folders(root: &Path) -> Result<Vec<(String, Vec<String>)>, Error> {
+    let listed: Vec<_> = names(root, Kind::Folders)?
+        .into_par_iter()
+        .map(|class| {
+            let files = names(&root.join(&class), Kind::Images)?;
+            Ok((class, files))
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(listed
+        .into_iter()
+        .filter(|(_, files)| !files.is_empty())
+        .collect())
 }
 
-/// The sorted names of the images, or of the folders, in a folder. Hidden ones are left out.
-fn names(folder: &Path, images: bool) -> Result<Vec<String>, Error> {
+/// What to look for in a folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Folders,
+    Images,
+    Files,
+}
+
+/// The sorted names of what a folder holds. Hidden ones are left out; links are followed.
+pub(super) fn names(folder: &Path, wanted: Kind) -> Result<Vec<String>, Error> {
     let mut all = Vec::new();
     for entry in fs_err::read_dir(folder)? {
-        let path = entry?.path();
-        let wanted = if images {
-            is_image(&path) && path.is_file()
-        } else {
-            path.is_dir()
+        let entry = entry?;
+        let mut kind = entry.file_type()?;
+        if kind.is_symlink() {
+            let Ok(target) = fs_err::metadata(entry.path()) else {
+                continue;
+            };
+            kind = target.file_type();
+        }
+        let name = entry.file_name();
+        let fits = match wanted {
+            Kind::Folders => kind.is_dir(),
+            Kind::Files => kind.is_file(),
+            Kind::Images => kind.is_file() && name.to_str().is_none_or(is_image_name),
         };
-        let Some(name) = path.file_name().filter(|_| wanted) else {
+        if !fits {
             continue;
+        }
+        let Ok(name) = name.into_string() else {
+            if wanted == Kind::Images && !is_image_name(&entry.path().to_string_lossy()) {
+                continue;
+            }
+            return Err(Error::Name { path: entry.path() });
         };
-        let name = name.to_str().ok_or_else(|| Error::Name { path: path.clone() })?;
         if !name.starts_with('.') {
-            all.push(name.to_string());
+            all.push(name);
         }
     }
     all.sort_unstable();
     Ok(all)
-}
-
-fn is_image(path: &Path) -> bool {
-    let known = ["jpg", "jpeg", "png", "webp"];
-    path.extension()
-        .and_then(OsStr::to_str)
-        .is_some_and(|e| known.iter().any(|k| e.eq_ignore_ascii_case(k)))
 }
 
 #[cfg(test)]
@@ -138,24 +119,24 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
-        let folder = Folder::open(dir.path()).unwrap();
-        let keys: Vec<_> = (0..folder.len())
-            .map(|i| (folder.key(i), folder.label(i)))
+        let folder = open(dir.path()).unwrap();
+        let keys: Vec<_> = (0..folder.listing.len())
+            .map(|i| (folder.listing.key(i), folder.listing.label(i)))
             .collect();
-        let expected = [("Z/x.jpeg", 0), ("a/z.WEBP", 1), ("b/10.png", 2), ("b/2.jpg", 2)];
-        assert_eq!(keys, expected.map(|(k, l)| (k.to_string(), l)));
-        assert_eq!(folder.class_names(), ["Z", "a", "b"]);
+        assert_eq!(
+            keys,
+            [("Z/x.jpeg", 0), ("a/z.WEBP", 1), ("b/10.png", 2), ("b/2.jpg", 2)]
+        );
+        assert_eq!(folder.class_names, ["Z", "a", "b"]);
     }
 
     #[test]
     fn a_flat_folder_is_one_class_and_an_empty_one_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(Folder::open(dir.path()), Err(Error::NoImages { .. })));
+        assert!(matches!(open(dir.path()), Err(Error::NoImages { .. })));
         std::fs::write(dir.path().join("x.jpg"), "").unwrap();
-        let folder = Folder::open(dir.path()).unwrap();
-        assert_eq!(
-            (folder.key(0), folder.label(0), folder.len()),
-            ("x.jpg".into(), 0, 1)
-        );
+        let folder = open(dir.path()).unwrap();
+        assert_eq!((folder.listing.key(0), folder.listing.label(0)), ("x.jpg", 0));
+        assert_eq!(folder.listing.len(), 1);
     }
 }

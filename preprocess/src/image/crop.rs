@@ -86,7 +86,7 @@ fn crop_rgbx(source: Rgbx, size: usize) -> Rgbx {
 }
 
 /// A window of an image.
-fn cut(image: Rgbx, (columns, rows): &(Range<usize>, Range<usize>)) -> Rgbx {
+pub(super) fn cut(image: Rgbx, (columns, rows): &(Range<usize>, Range<usize>)) -> Rgbx {
     if (columns.len(), rows.len()) == (image.width, image.height) {
         return image;
     }
