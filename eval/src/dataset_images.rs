@@ -7,9 +7,7 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use preprocess::dataset::demo::Demo;
-use preprocess::dataset::folder::Folder;
-use preprocess::dataset::{Dataset as Originals, ImageError};
+use preprocess::dataset::{Dataset as Originals, ImageError, Request};
 use preprocess::image::{RgbImage, tensor};
 use preprocess::vae::AutoencoderKl;
 use rayon::prelude::*;
@@ -21,8 +19,6 @@ use shards::shuffle::epoch_order;
 use crate::error::{Error, Result};
 use crate::inception::weights::hex;
 
-/// How `preprocess encode` names the crop that [`Originals::load`] makes.
-const FOLDER_TRANSFORM: &str = "adm-center-crop";
 /// The autoencoder that is the identity: latents are pixels.
 const IDENTITY: &str = "none";
 
@@ -112,7 +108,7 @@ impl DatasetImages {
         hex(&hasher.finalize())
     }
 
-    /// Streams the first `limit` images through `visit`, `batch` at a time.
+    /// Streams the first `limit` images, in some order, through `visit`, `batch` at a time.
     ///
     /// # Errors
     /// If an image or a latent cannot be read, the autoencoder cannot be loaded, or `visit` fails.
@@ -126,7 +122,18 @@ impl DatasetImages {
             Pixels::Original(_) => None,
             Pixels::Decoded(why) => Some(self.autoencoder(why)?),
         };
-        for positions in self.order[..limit.min(self.order.len())].chunks(batch.max(1)) {
+        let mut chosen = self.order[..limit.min(self.order.len())].to_vec();
+        if let Pixels::Original(originals) = &self.pixels
+            && originals.is_streamed()
+        {
+            chosen.sort_by_cached_key(|&position| {
+                self.dataset
+                    .id(position as usize)
+                    .ok()
+                    .and_then(|id| originals.position(id))
+            });
+        }
+        for positions in chosen.chunks(batch.max(1)) {
             visit(match (&self.pixels, &autoencoder) {
                 (Pixels::Original(originals), _) => self.load(originals, positions)?,
                 (Pixels::Decoded(_), Some(autoencoder)) => self.decode(autoencoder, positions)?,
@@ -144,9 +151,9 @@ impl DatasetImages {
                 let path = Path::new(&self.manifest().source.path).join(key);
                 Error::format(&path, error.to_string())
             };
-            originals
-                .load(self.dataset.id(position)?, self.image_size())
-                .map_err(failed)
+            // That every sample has its place was found when the originals were opened.
+            let place = originals.position(self.dataset.id(position)?).unwrap_or_default();
+            originals.load(place, self.image_size()).map_err(failed)
         };
         positions.par_iter().map(load).collect()
     }
@@ -182,17 +189,16 @@ impl DatasetImages {
 /// The source of the dataset, if it is there and has the same image at the place of every sample; else the reason.
 fn originals(dataset: &Dataset) -> std::result::Result<Originals, String> {
     let manifest = dataset.manifest();
-    let originals = match manifest.source.dataset.as_str() {
-        "demo" => Originals::Demo(Demo {
-            seed: manifest.seed,
-            count: u64::MAX,
-        }),
-        "folder" if manifest.transform == FOLDER_TRANSFORM => {
-            let folder = Folder::open(Path::new(&manifest.source.path));
-            Originals::Folder(folder.map_err(|error| error.to_string())?)
-        }
-        other => return Err(format!("images of `{other}` are not read again")),
-    };
+    if manifest.source.path.starts_with("hub:") {
+        return Err("images of the hub are not fetched again".to_owned());
+    }
+    let originals = Request::again(manifest, None)
+        .open(&mut |_| {})
+        .map_err(|error| error.to_string())?
+        .dataset;
+    if originals.transform() != manifest.transform {
+        return Err(format!("they were cropped otherwise: {}", manifest.transform));
+    }
     for position in 0..dataset.len() {
         let sample = || -> shards::error::Result<_> {
             Ok((
@@ -202,7 +208,8 @@ fn originals(dataset: &Dataset) -> std::result::Result<Originals, String> {
             ))
         };
         let (id, key, label) = sample().map_err(|error| error.to_string())?;
-        if id >= originals.len() || originals.key(id) != key || originals.label(id) != label {
+        let same = |&place: &u64| originals.key(place) == key && originals.label(place) == label;
+        if originals.position(id).filter(same).is_none() {
             return Err(format!("the source has changed: {key} is not where it was"));
         }
     }

@@ -78,6 +78,9 @@ pub struct Source {
     pub split: String,
     /// Where it lay; not part of the fingerprint.
     pub path: String,
+    /// What the images lay in, in words; not part of the fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// At most so many samples were taken.
     pub limit: Option<u64>,
     /// A hash of the source's list of files, where it has one.

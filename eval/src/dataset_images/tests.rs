@@ -117,7 +117,7 @@ fn foreign(dir: &Path, vae: &str) -> DatasetImages {
             ..Source::default()
         },
         image_size: 4,
-        transform: FOLDER_TRANSFORM.to_owned(),
+        transform: "adm-center-crop".to_owned(),
         decoder: "none".to_owned(),
         vae: VaeRecord {
             id: vae.to_owned(),

@@ -27,6 +27,11 @@ pub(super) fn load(name: &str, size: usize) -> Result<AutoencoderKl> {
     Ok(vae)
 }
 
+/// Whether pixels are passed through as they are.
+pub(super) fn is_identity(vae: &AutoencoderKl) -> bool {
+    vae.downsampling() == 1
+}
+
 /// Whether the autoencoder predicts a variance.
 pub(super) fn has_variance(vae: &AutoencoderKl) -> bool {
     vae.downsampling() > 1

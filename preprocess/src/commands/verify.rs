@@ -1,13 +1,14 @@
 //! `preprocess verify`: encodes some samples of a dataset anew and compares.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use candle_core::Device;
 use shards::manifest::Store;
+use shards::shuffle::epoch_order;
 
 use crate::console::{JsonTarget, Printer, exit};
-use crate::dataset::{Dataset, demo::Demo, folder::Folder};
+use crate::dataset::Request;
 use crate::image::tensor;
 
 use super::autoencoder;
@@ -20,12 +21,15 @@ const TOLERANCE: f64 = 0.005;
 pub struct VerifyArgs {
     /// The dataset's folder
     dataset: PathBuf,
-    /// The source: the folder of images, or `demo`
+    /// The source, as `encode` takes it: a folder, a file, `hub`, or `demo`
     #[arg(long)]
     against: PathBuf,
-    /// How many samples, spread evenly
+    /// How many samples, drawn at random
     #[arg(long, default_value_t = 64)]
     samples: usize,
+    /// Seed of the draw
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// The autoencoder, if it is not where it was
     #[arg(long)]
     vae: Option<String>,
@@ -46,14 +50,9 @@ pub fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<u8> {
     if manifest.store.store == Store::Sample {
         bail!("the dataset stores samples of the posterior, which cannot be compared with its mean");
     }
-    let source = if manifest.source.dataset == "demo" {
-        Dataset::Demo(Demo {
-            seed: manifest.seed,
-            count: u64::MAX,
-        })
-    } else {
-        Dataset::Folder(Folder::open(&args.against)?)
-    };
+    let against = (args.against != Path::new("demo")).then_some(args.against.as_path());
+    let opened = Request::again(manifest, against).open(&mut |text| printer.note(format_args!("{text}")))?;
+    let source = &opened.dataset;
     let size = manifest.image_size;
     let vae = autoencoder::load(args.vae.as_deref().unwrap_or(&manifest.vae.id), size)?;
     if autoencoder::shape(&vae, size) != manifest.shape {
@@ -66,17 +65,25 @@ pub fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<u8> {
     let count = args.samples.clamp(1, stored.len());
     let (mut worst, mut differ) = (0f64, 0usize);
     let mut mean = vec![0f32; stored.elements()];
-    for n in 0..count {
-        let i = n * stored.len() / count;
-        let (id, key) = (stored.id(i)?, stored.key(i)?.to_string());
-        if id >= source.len() || source.key(id) != key || source.label(id) != stored.label(i)? {
+    // In the source's order: archives are read from front to back.
+    let mut drawn = Vec::with_capacity(count);
+    for &sample in &epoch_order(args.seed, 0, stored.ids())[..count] {
+        drawn.push((source.position(stored.id(sample as usize)?), sample as usize));
+    }
+    drawn.sort_unstable();
+    for (position, i) in drawn {
+        let key = stored.key(i)?.to_string();
+        let same = |position: &u64| {
+            source.key(*position) == key && Some(source.label(*position)) == stored.label(i).ok()
+        };
+        let Some(position) = position.filter(same) else {
             differ += 1;
             printer.say(format_args!(
                 "{key}: the source has another image or label at this place"
             ));
             continue;
-        }
-        let image = source.load(id, size).with_context(|| key.clone())?;
+        };
+        let image = source.load(position, size).with_context(|| key.clone())?;
         for view in 0..stored.views() {
             let image = if view == 0 { image.clone() } else { image.flipped() };
             let latent = vae

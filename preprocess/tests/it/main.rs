@@ -5,6 +5,7 @@ mod bad_images;
 mod encode;
 mod kill;
 mod shards_cli;
+mod sources;
 mod vae_source;
 
 use std::ffi::OsString;
