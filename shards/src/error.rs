@@ -131,6 +131,12 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// Folders that are not the parts of one dataset, each once.
+    #[error("{what}")]
+    Parts {
+        /// What is wrong.
+        what: String,
+    },
     /// Two records of a dataset have the same id.
     #[error(
         "{}: two records have the id {id}: {keys}\nhint: a source must give every image an id of its own",

@@ -10,6 +10,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const MANIFEST_NAME: &str = "dataset.json";
 /// The settings of a dataset that is not complete yet; its place is taken by the manifest.
 pub const BEGUN_NAME: &str = "dataset.begun.json";
+/// The images of the source that could not be stored, one JSON object a line; in the folder of a dataset.
+pub const REJECTS_NAME: &str = "rejects.jsonl";
 /// How the name of a complete shard ends.
 pub const SHARD_SUFFIX: &str = ".safetensors.zst";
 /// How the name of a file that is being written ends.

@@ -252,6 +252,13 @@ impl ShardReader {
         })
     }
 
+    /// The frame of row `row`, as it lies in the file, where each row has its own; its content has been checked.
+    pub(crate) fn checked_row_frame(&self, row: usize) -> Result<(&[u8], Entry)> {
+        self.with_row(row, |_| ())?;
+        let (start, entry) = (self.offsets[row + 1] as usize, self.entries[row + 1]);
+        Ok((&self.bytes[start..start + entry.compressed as usize], entry))
+    }
+
     /// Reads view `view` of sample `sample` into `mean` and `logvar`, each `[C, H, W]`.
     ///
     /// # Errors

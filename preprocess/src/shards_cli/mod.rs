@@ -3,6 +3,7 @@
 mod bench;
 mod export;
 mod inspect;
+mod merge;
 mod picture;
 mod statistics;
 mod target;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   shards inspect data/imagenet-256 --png latents.png
   shards verify data/imagenet-256
   shards export data/imagenet-256 --out first.npz --limit 1k
+  shards merge part-1 part-2 part-3 part-4 --out data/imagenet-256
   shards bench data/imagenet-256 --workers 4";
 
 #[derive(Debug, Subcommand)]
@@ -39,6 +41,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Write a dataset as plain f32 arrays, in the order of its keys
     Export(export::ExportArgs),
+    /// Make one dataset of the parts that several machines encoded
+    Merge(merge::MergeArgs),
     /// Measure how fast training batches can be loaded
     Bench(bench::BenchArgs),
 }
@@ -54,6 +58,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u
         Command::Inspect(args) => inspect::run(args, printer),
         Command::Verify(args) => verify::run(args, printer),
         Command::Export(args) => export::run(args, printer),
+        Command::Merge(args) => merge::run(args, printer),
         Command::Bench(args) => bench::run(args, printer),
     };
     let code = done.unwrap_or_else(|error| exit::fail(printer, &error));

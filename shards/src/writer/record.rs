@@ -8,6 +8,7 @@ use crate::{
     layout::{MAX_KEY_BYTES, RowLayout},
     manifest::{ManifestHeader, Store, StoreSettings},
     posterior, quantize,
+    reader::ShardReader,
     rng::Philox,
     seek_table::Entry,
 };
@@ -46,9 +47,43 @@ pub struct EncodedRecord {
     pub(super) rows: Rows,
 }
 
+impl EncodedRecord {
+    /// A sample of a shard as it is stored there, for a dataset with the same settings.
+    ///
+    /// # Errors
+    /// A damaged frame: what is copied has been checked.
+    pub(crate) fn stored(shard: &ShardReader, sample: usize, fingerprint: &Arc<str>) -> Result<Self> {
+        let views = shard.header().views as usize;
+        let rows = sample * views..(sample + 1) * views;
+        let rows = if shard.header().frame_rows == 1 {
+            let (mut frames, mut entries) = (Vec::new(), Vec::new());
+            for row in rows {
+                let (frame, entry) = shard.checked_row_frame(row)?;
+                frames.extend(frame);
+                entries.push(entry);
+            }
+            Rows::Frames(frames, entries)
+        } else {
+            let mut plain = Vec::new();
+            for row in rows {
+                shard.with_row(row, |bytes| plain.extend(bytes))?;
+            }
+            Rows::Plain(plain)
+        };
+        Ok(Self {
+            id: shard.ids()[sample],
+            key: shard.key(sample).unwrap_or_default().to_owned(),
+            label: shard.labels()[sample],
+            squared_error: shard.squared_errors()[sample],
+            fingerprint: Arc::clone(fingerprint),
+            rows,
+        })
+    }
+}
+
 /// The rows of a record, one a view.
 #[derive(Debug)]
-pub(crate) enum Rows {
+pub(super) enum Rows {
     /// Rows that share frames with those of other records.
     Plain(Vec<u8>),
     /// Frames of one row each, end to end.
