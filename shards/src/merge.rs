@@ -110,7 +110,7 @@ fn open(folders: &[PathBuf]) -> Result<Vec<Source>> {
         let manifest = Manifest::read(dir)?;
         let Some(part) = manifest.part else {
             return wrong(format!(
-                "{} is a whole dataset, no part of one\nhint: `preprocess encode --part 1/4` makes the first of four",
+                "{} is a whole dataset, no part of one\nhint: `preprocess encode --part 0/4` makes the first of four",
                 dir.display()
             ));
         };

@@ -4,6 +4,7 @@
 mod bad_images;
 mod encode;
 mod kill;
+mod parts;
 mod shards_cli;
 mod sources;
 mod vae_source;
