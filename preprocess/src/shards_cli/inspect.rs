@@ -213,16 +213,30 @@ fn say_provenance(manifest: &Manifest, printer: &mut Printer) {
         .limit
         .map(|limit| format!(", the first {}", with_commas(limit)))
         .unwrap_or_default();
-    let path = if source.path.is_empty() {
+    let mut path = if source.path.is_empty() {
         String::new()
     } else {
         format!(" from {}", source.path)
     };
+    if let Some(container) = &source.container {
+        path.push_str(&format!(" ({container})"));
+    }
     printer.say(format_args!("name      {}", manifest.name));
     printer.say(format_args!(
         "source    {}, split {}{limit}{path}",
         source.dataset, source.split
     ));
+    if let Some(listing) = &source.listing {
+        printer.say(format_args!(
+            "listing   sha256 {} of all ids, labels and keys",
+            short(Some(listing))
+        ));
+    }
+    if let Some(part) = manifest.part {
+        printer.say(format_args!(
+            "part      {part}: `shards merge` joins it with the others"
+        ));
+    }
     printer.say(format_args!(
         "images    {} px, transform {}, decoder {}",
         manifest.image_size, manifest.transform, manifest.decoder

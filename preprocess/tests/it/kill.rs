@@ -71,3 +71,59 @@ fn a_run_that_is_killed_three_times_ends_with_the_same_bytes() {
     assert_eq!(names(&whole), names(&killed));
     assert!(whole == killed, "the same names hold other bytes");
 }
+
+/// A limit on the size of files stands for a disk that is full: what is finished stays, and the rerun continues.
+#[test]
+fn a_full_disk_is_told_and_nothing_finished_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("photos");
+    std::fs::create_dir(&source).unwrap();
+    for id in 0..20u64 {
+        let image = preprocess::dataset::demo::draw(1, id, 64).0;
+        preprocess::console::grid::write_png(&image, &source.join(format!("{id:04}.png"))).unwrap();
+    }
+    // The last ten are noise, which does not shrink: their shard is larger than the limit.
+    for id in 10..20u32 {
+        let mut state = id;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let data = (0..64 * 64 * 3).map(|_| noise()).collect();
+        let image = preprocess::image::RgbImage {
+            width: 64,
+            height: 64,
+            data,
+        };
+        preprocess::console::grid::write_png(&image, &source.join(format!("{id:04}.png"))).unwrap();
+    }
+    let (whole, full) = (dir.path().join("whole"), dir.path().join("full"));
+    assert!(encode(&source, &whole).status().unwrap().success());
+    let sizes: Vec<usize> = files(&whole)
+        .iter()
+        .filter(|(name, _)| name.ends_with(".zst"))
+        .map(|(_, bytes)| bytes.len())
+        .collect();
+    let blocks = sizes[0].div_ceil(1024) + 1;
+    assert!(sizes[1] > blocks * 1024 + 2048, "{sizes:?}");
+
+    let limited = encode(&source, &full);
+    let told = Command::new("bash")
+        .args([
+            "-c",
+            &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""),
+        ])
+        .arg(limited.get_program())
+        .args(limited.get_args())
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(told.status.code(), Some(2), "{err}");
+    assert!(
+        err.contains("1 shards with 10 samples are finished") && err.contains("same command"),
+        "{err}"
+    );
+    assert_eq!(finished_shards(&full), 1);
+    assert!(encode(&source, &full).status().unwrap().success());
+    assert!(files(&whole) == files(&full));
+}

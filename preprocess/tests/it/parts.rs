@@ -16,7 +16,8 @@ fn photographs(dir: &Path) -> PathBuf {
         if [3, 29, 30].contains(&id) {
             std::fs::write(&path, "no image").unwrap();
         } else {
-            preprocess::console::grid::write_png(&preprocess::dataset::demo::draw(1, id, 48).0, &path).unwrap();
+            preprocess::console::grid::write_png(&preprocess::dataset::demo::draw(1, id, 48).0, &path)
+                .unwrap();
         }
     }
     source
@@ -24,7 +25,16 @@ fn photographs(dir: &Path) -> PathBuf {
 
 fn arguments<'a>(source: &'a Path, out: &'a Path) -> Vec<&'a str> {
     let mut args = vec!["encode", "--dataset", "folder", "--size", "32", "--vae", "tiny"];
-    args.extend(["--shard-samples", "8", "--max-rejects", "100%", "--source", text(source), "--out", text(out)]);
+    args.extend([
+        "--shard-samples",
+        "8",
+        "--max-rejects",
+        "100%",
+        "--source",
+        text(source),
+        "--out",
+        text(out),
+    ]);
     args
 }
 
@@ -59,7 +69,11 @@ fn parts_are_merged_to_the_bytes_of_one_run() {
         let mut parts: Vec<PathBuf> = Vec::new();
         for part in ["0/3", "1/3", "2/3"] {
             let out = dir.path().join(format!("part-{frame_samples}-{}", &part[..1]));
-            encode(&source, &out, &["--part", part, "--batch", "4", "--frame-samples", frame_samples]);
+            encode(
+                &source,
+                &out,
+                &["--part", part, "--batch", "4", "--frame-samples", frame_samples],
+            );
             parts.push(out);
         }
         let merged = dir.path().join(format!("merged-{frame_samples}"));
@@ -78,7 +92,10 @@ fn a_launchers_variables_choose_the_part_and_its_folder() {
     let source = photographs(dir.path());
     let (whole, out) = (dir.path().join("whole"), dir.path().join("set"));
     encode(&source, &whole, &[]);
-    for (rank, size) in [("SLURM_PROCID", "SLURM_NTASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")] {
+    for (rank, size) in [
+        ("SLURM_PROCID", "SLURM_NTASKS"),
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ] {
         let mut parts = Vec::new();
         for part in ["0", "1"] {
             let done = Command::new(env!("CARGO_BIN_EXE_preprocess"))
@@ -106,7 +123,11 @@ fn blocks_workers_and_memory_do_not_change_the_bytes() {
     let source = photographs(dir.path());
     let whole = dir.path().join("whole");
     encode(&source, &whole, &[]);
-    let settings: [&[&str]; 3] = [&["--batch", "1"], &["--batch", "16", "--workers", "5"], &["--memory", "1"]];
+    let settings: [&[&str]; 3] = [
+        &["--batch", "1"],
+        &["--batch", "16", "--workers", "5"],
+        &["--memory", "1"],
+    ];
     for (number, extra) in settings.iter().enumerate() {
         let out = dir.path().join(number.to_string());
         encode(&source, &out, extra);
