@@ -15,6 +15,8 @@ use crate::pipeline::{self, EncodeConfig, Encoder, part_range};
 use super::autoencoder;
 use part::PartChoice;
 
+const IMAGENET_CLASSES: usize = 1000;
+
 /// Encodes a data set into shards; run again after an interruption, it continues.
 #[derive(Debug, clap::Args)]
 pub struct EncodeArgs {
@@ -113,6 +115,12 @@ pub fn run(args: &EncodeArgs, printer: &mut Printer) -> Result<u8> {
     let opened = request.open(&mut |text| printer.note(format_args!("{text}")))?;
     let source = &opened.dataset;
     let images = args.limit.map_or(source.len(), |limit| limit.min(source.len()));
+    let classes = source.class_names().len();
+    if args.dataset == "imagenet" && classes < IMAGENET_CLASSES {
+        printer.note(format_args!(
+            "note     {classes} of ImageNet's 1,000 classes are here: labels are their ranks among these"
+        ));
+    }
     let size = args.size as usize;
     let vae = autoencoder::load(&args.vae, size)?;
     let mut header = header::header(args, &opened, &vae)?;

@@ -1,5 +1,6 @@
 //! The same photographs in every container that data sets are handed around in, encoded as a user would.
 
+mod default;
 mod hub;
 mod imagenet;
 mod lsun;
