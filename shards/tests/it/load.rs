@@ -26,7 +26,7 @@ fn batches(dataset: &Arc<Dataset>, workers: usize, position: Position, count: us
         workers,
         prefetch: 3,
         position,
-        sample_posterior: true,
+        ..LoaderConfig::default()
     };
     let loader = Loader::new(Arc::clone(dataset), config).unwrap();
     loader.take(count).map(Result::unwrap).collect()
