@@ -147,7 +147,7 @@ impl Dataset {
     }
 
     /// The shard of sample `i`, and its place there.
-    fn locate(&self, i: usize) -> Result<(&ShardReader, usize)> {
+    pub(crate) fn locate(&self, i: usize) -> Result<(usize, usize)> {
         if i >= self.len() {
             return Err(Error::OutOfRange {
                 what: "sample",
@@ -156,7 +156,12 @@ impl Dataset {
             });
         }
         let shard = self.starts.partition_point(|&start| start <= i) - 1;
-        Ok((&self.shards[shard], i - self.starts[shard]))
+        Ok((shard, i - self.starts[shard]))
+    }
+
+    fn shard_of(&self, i: usize) -> Result<(&ShardReader, usize)> {
+        self.locate(i)
+            .map(|(shard, sample)| (&self.shards[shard], sample))
     }
 
     /// The record id of sample `i`.
@@ -164,7 +169,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::OutOfRange`].
     pub fn id(&self, i: usize) -> Result<u64> {
-        self.locate(i).map(|(shard, sample)| shard.ids()[sample])
+        self.shard_of(i).map(|(shard, sample)| shard.ids()[sample])
     }
 
     /// The label of sample `i`.
@@ -172,7 +177,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::OutOfRange`].
     pub fn label(&self, i: usize) -> Result<i64> {
-        self.locate(i).map(|(shard, sample)| shard.labels()[sample])
+        self.shard_of(i).map(|(shard, sample)| shard.labels()[sample])
     }
 
     /// The source key of sample `i`.
@@ -180,7 +185,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::OutOfRange`].
     pub fn key(&self, i: usize) -> Result<&str> {
-        self.locate(i)
+        self.shard_of(i)
             .map(|(shard, sample)| shard.key(sample).unwrap_or_default())
     }
 
@@ -189,7 +194,7 @@ impl Dataset {
     /// # Errors
     /// See [`ShardReader::read`].
     pub fn read(&self, i: usize, view: usize, mean: &mut [f32], logvar: Option<&mut [f32]>) -> Result<()> {
-        let (shard, sample) = self.locate(i)?;
+        let (shard, sample) = self.shard_of(i)?;
         shard.read(sample, view, mean, logvar)
     }
 }

@@ -7,6 +7,8 @@ use crate::lock::Owner;
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+const GIBIBYTE: f64 = (1u64 << 30) as f64;
+
 /// What went wrong. Offsets are bytes from the start of the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -204,6 +206,17 @@ pub enum Error {
         found: usize,
         /// The length needed.
         expected: usize,
+    },
+    /// A dataset that shall be kept in memory does not fit.
+    #[error(
+        "the dataset takes {:.1} GiB of memory, {:.1} GiB are free\nhint: load it from the disk, without the cache",
+        *needed as f64 / GIBIBYTE, *available as f64 / GIBIBYTE
+    )]
+    Memory {
+        /// Bytes of its rows.
+        needed: u64,
+        /// Bytes that can be had.
+        available: u64,
     },
     /// Settings that cannot work.
     #[error("{what}")]

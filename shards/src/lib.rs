@@ -31,6 +31,7 @@ pub mod reader;
 pub mod rng;
 mod seek_table;
 pub mod shuffle;
+mod vectorised;
 pub mod verify;
 pub mod writer;
 

@@ -195,12 +195,11 @@ impl ShardReader {
             return Err(self.format_error(frame, what));
         }
         let start = self.offsets[frame] as usize;
-        content.clear();
+        // What the frame before has left is overwritten, or an error.
         content.resize(size, 0);
-        decoder
+        let found = decoder
             .decode(&self.bytes[start..start + entry.compressed as usize], content)
             .map_err(|what| self.format_error(frame, what))?;
-        let found = frame::checksum(content);
         if found != entry.checksum {
             return Err(Error::Checksum {
                 path: self.path.clone(),
@@ -252,6 +251,15 @@ impl ShardReader {
         })
     }
 
+    /// Tells the processor that row `row` comes next.
+    pub(crate) fn prefetch(&self, row: usize) {
+        let frame = 1 + row / self.header.frame_rows as usize;
+        if let (Some(&start), Some(entry)) = (self.offsets.get(frame), self.entries.get(frame)) {
+            let start = start as usize;
+            self.bytes.prefetch(start..start + entry.compressed as usize);
+        }
+    }
+
     /// The frame of row `row`, as it lies in the file, where each row has its own; its content has been checked.
     pub(crate) fn checked_row_frame(&self, row: usize) -> Result<(&[u8], Entry)> {
         self.with_row(row, |_| ())?;
@@ -296,11 +304,14 @@ impl ShardReader {
             }
         }
         self.with_row(sample * views + view, |row| {
-            quantize::decode_row(&layout, row, mean, logvar);
+            quantize::decode_mean(&layout, row, mean);
+            if let Some(logvar) = logvar {
+                quantize::decode_logvar(&layout, row, logvar);
+            }
         })
     }
 
-    /// Decodes frame `frame` to compare its checksum.
+    /// Decodes frame `frame` to compare its checksums: the seek table's and its own.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -312,12 +323,27 @@ impl ShardReader {
                 count: self.entries.len(),
             });
         }
-        self.decode(
-            frame,
-            self.frame_bytes(frame),
-            &mut Decoder::new(),
-            &mut Vec::new(),
-        )
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.frame = None;
+            self.decode(
+                frame,
+                self.frame_bytes(frame),
+                &mut scratch.decoder,
+                &mut scratch.content,
+            )
+        })?;
+        let entry = self.entries[frame];
+        let start = self.offsets[frame] as usize;
+        match frame::own_checksum(&self.bytes[start..start + entry.compressed as usize]) {
+            Some(found) if found != entry.checksum => Err(Error::Checksum {
+                path: self.path.clone(),
+                frame,
+                offset: self.offsets[frame],
+                expected: entry.checksum,
+                found,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Frames: the header, the rows, the index.

@@ -191,7 +191,9 @@ impl RecordEncoder {
                 (Store::Sample, Some(logvar)) => {
                     let (sample, noise) = (&mut self.sample, &mut self.noise);
                     sample.clone_from(&moments.mean);
-                    posterior::sample(&self.rng, record.id, 0, view == 1, sample, logvar, noise);
+                    noise.resize(elements, 0.0);
+                    posterior::fill_noise(&self.rng, record.id, 0, view == 1, noise);
+                    posterior::sample(sample, logvar, noise);
                     quantize::encode_row(&self.layout, sample, None, row)?
                 }
                 (Store::Mean | Store::Sample, _) => {

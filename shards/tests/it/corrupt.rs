@@ -7,7 +7,7 @@ use shards::{
     error::{Error, Result},
     manifest::{Compression, Dtype, Flip, Store},
     reader::ShardReader,
-    verify::verify_shard,
+    verify::{Depth, verify_shard, verify_to},
 };
 
 use crate::{header, settings, write};
@@ -92,14 +92,17 @@ fn verify_names_the_damaged_frame_and_goes_on() {
         bytes[4112 + 400 * (frame - 1) + 100] ^= 4;
     }
     fs_err::write(&path, &bytes).unwrap();
-    let report = verify_shard(&path, None);
+    let report = verify_shard(&path, None, Depth::Frames);
     let text: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
     assert_eq!(text.len(), 2, "{text:?}");
     assert!(
         text[0].contains("frame 2") && text[1].contains("frame 5"),
         "{text:?}"
     );
-    assert!(!shards::verify::verify(dir.path()).unwrap().is_sound());
+    for depth in [Depth::Frames, Depth::Hashes] {
+        let report = verify_to(dir.path(), depth).unwrap();
+        assert_eq!(report.faults().count(), 3, "two frames and the file's hash");
+    }
 }
 
 #[test]

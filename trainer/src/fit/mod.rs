@@ -130,7 +130,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
             workers: config.data.workers,
             prefetch: PREFETCH,
             position: state.position,
-            sample_posterior: true,
+            ..LoaderConfig::default()
         },
     )?;
     let steps_per_epoch = loader.batches_per_epoch();

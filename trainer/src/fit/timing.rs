@@ -17,7 +17,7 @@ pub fn step_times(config: &Config, steps: u64) -> Result<Vec<f64>, Error> {
     let (model, count) = (&config.model, config.optim.global_batch_size);
     let mut learner = Learner::new(config)?;
     let mut batch = Batch {
-        latents: vec![0.0; count * model.in_channels * model.input_size * model.input_size],
+        latents: vec![0.0; count * model.in_channels * model.input_size * model.input_size].into(),
         labels: (0..count)
             .map(|i| (i % model.num_classes.max(1)) as i64)
             .collect(),

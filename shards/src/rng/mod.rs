@@ -4,6 +4,8 @@
 //! count, rank count or thread timing, and there is no generator state to save (Salmon et al. 2011, "Parallel random
 //! numbers: as easy as 1, 2, 3").
 
+mod normal;
+
 use std::f64::consts::TAU;
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -79,10 +81,13 @@ impl Philox {
         ((u64::from(self.word(stream, sample, step, index)) * u64::from(n)) >> 32) as u32
     }
 
-    /// Fills `out` with standard normals, elements `0..out.len()` (Box and Muller, computed in f64).
+    /// Fills `out` with standard normals, elements `0..out.len()` (Box and Muller, computed in f64); the same
+    /// bits on every processor with one mathematics library.
     pub fn fill_normal(&self, stream: Stream, sample: u64, step: u32, out: &mut [f32]) {
-        for (block, chunk) in out.chunks_mut(4).enumerate() {
-            let normals = normals(self.block(stream, sample, step, block as u32));
+        let high = ((stream as u32) << 24) | ((sample >> 32) as u32 & 0x00FF_FFFF);
+        let filled = normal::fill(self.key, step, sample as u32, high, out);
+        for (block, chunk) in out[filled..].chunks_mut(4).enumerate() {
+            let normals = normals(self.block(stream, sample, step, (filled / 4 + block) as u32));
             for (value, normal) in chunk.iter_mut().zip(normals) {
                 *value = normal as f32;
             }
