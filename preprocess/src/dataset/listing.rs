@@ -165,10 +165,10 @@ mod tests {
         let stored = listing().in_storage_order().unwrap();
         let (sorted, order) = listing().in_canonical_order().unwrap();
         assert_eq!(order, [3, 1, 2, 0]);
-        for position in 0..4 {
+        for (position, &was) in order.iter().enumerate() {
             assert_eq!(sorted.id(position), position as u64);
             let found = stored.position(position as u64).unwrap();
-            assert_eq!(found, order[position] as usize);
+            assert_eq!(found, was as usize);
             assert_eq!(
                 (stored.key(found), stored.label(found)),
                 (sorted.key(position), sorted.label(position))

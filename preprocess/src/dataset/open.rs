@@ -109,7 +109,7 @@ impl Request {
         } else if self.dataset != "imagenet" {
             return Err(Error::NoSource(self.where_is_it()));
         } else {
-            self.from_hub(note).map_err(|error| match error {
+            self.open_hub(note).map_err(|error| match error {
                 Error::Hub(reason) if self.source.is_none() => Error::NoSource(format!(
                     "where is ImageNet? ${IMAGENET_DIR} is not set, and the hub gave nothing: {reason}\n\
                      hint: --source DIR or FILE: class folders, ILSVRC2012_img_train.tar, parquet or WebDataset files"
@@ -124,7 +124,7 @@ impl Request {
     }
 
     #[cfg(feature = "parquet")]
-    fn from_hub(&self, note: &mut dyn FnMut(String)) -> Result<(Collection, String), Error> {
+    fn open_hub(&self, note: &mut dyn FnMut(String)) -> Result<(Collection, String), Error> {
         let fetched = hub::fetch(
             &hub::IMAGENET,
             &self.split,
@@ -136,7 +136,7 @@ impl Request {
     }
 
     #[cfg(not(feature = "parquet"))]
-    fn from_hub(&self, _note: &mut dyn FnMut(String)) -> Result<(Collection, String), Error> {
+    fn open_hub(&self, _note: &mut dyn FnMut(String)) -> Result<(Collection, String), Error> {
         Err(no_parquet(Path::new(HUB)))
     }
 

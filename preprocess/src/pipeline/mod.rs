@@ -182,7 +182,7 @@ pub fn encode(
             let (to_compress, compressed) = (to_compress.clone(), compressed.clone());
             let records = writer.record_encoder();
             scope.spawn(move || {
-                encode::compress(records, first, admission, clocks, &to_compress, &compressed)
+                encode::compress(records, first, admission, clocks, &to_compress, &compressed);
             });
         }
         drop((

@@ -3,6 +3,8 @@
 //! Nothing is ever unpacked to disk. A container knows bytes, not what they show: decoding is the pipeline's.
 
 pub(super) mod files;
+#[cfg(feature = "parquet")]
+mod guard;
 pub(super) mod lmdb;
 pub(super) mod lmdb_pages;
 pub(super) mod lmdb_zip;

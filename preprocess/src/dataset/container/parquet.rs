@@ -10,6 +10,7 @@ use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+use super::guard::guarded;
 use super::streamed::Streaming;
 
 /// Rows that are decoded together.
@@ -59,52 +60,59 @@ pub(crate) fn list(files: Vec<PathBuf>, mut row: impl FnMut(usize, Row)) -> io::
         image: String::new(),
         class_names: Vec::new(),
     };
-    for (file, path) in all.files.iter().enumerate() {
-        let reader = open(path)?;
-        let columns = Columns::find(path, &reader)?;
-        if file == 0 {
-            all.image.clone_from(&columns.image);
-            all.class_names = class_names(&reader, columns.label.as_deref());
-        } else if all.image != columns.image {
-            let what = format!(
-                "the images are in column `{}`, in the first file in `{}`",
-                columns.image, all.image
-            );
-            return Err(damaged(path, what));
-        }
-        for number in 0..reader.num_row_groups() {
-            let rows = reader.metadata().row_group(number).num_rows() as usize;
-            let texts = match &columns.path {
-                Some(name) => column::<ByteArrayType>(path, &reader, number, name)?.rest(path, rows)?,
-                None => vec![None; rows],
-            };
-            let labels = labels(path, &reader, number, columns.label.as_deref(), rows)?;
-            for (text, label) in texts.into_iter().zip(labels) {
-                let text = text.and_then(|text| String::from_utf8(text.data().to_vec()).ok());
-                row(
-                    file,
-                    Row {
-                        path: text.filter(|text| !text.is_empty()),
-                        label,
-                    },
-                );
-            }
-            let start = all.rows;
-            all.rows += rows;
-            all.groups.push(Group {
-                file,
-                number,
-                start,
-                rows,
-            });
-        }
+    for file in 0..all.files.len() {
+        let path = all.files[file].clone();
+        guarded(&path, || list_file(&mut all, file, &path, &mut row))?;
     }
     Ok(all)
 }
 
+/// Adds the rows of one file.
+fn list_file(all: &mut Files, file: usize, path: &Path, row: &mut impl FnMut(usize, Row)) -> io::Result<()> {
+    let reader = open(path)?;
+    let columns = Columns::find(path, &reader)?;
+    if file == 0 {
+        all.image.clone_from(&columns.image);
+        all.class_names = class_names(&reader, columns.label.as_deref());
+    } else if all.image != columns.image {
+        let what = format!(
+            "the images are in column `{}`, in the first file in `{}`",
+            columns.image, all.image
+        );
+        return Err(damaged(path, what));
+    }
+    for number in 0..reader.num_row_groups() {
+        let rows = reader.metadata().row_group(number).num_rows() as usize;
+        let texts = match &columns.path {
+            Some(name) => column::<ByteArrayType>(path, &reader, number, name)?.rest(path, rows)?,
+            None => vec![None; rows],
+        };
+        let labels = labels(path, &reader, number, columns.label.as_deref(), rows)?;
+        for (text, label) in texts.into_iter().zip(labels) {
+            let text = text.and_then(|text| String::from_utf8(text.data().to_vec()).ok());
+            row(
+                file,
+                Row {
+                    path: text.filter(|text| !text.is_empty()),
+                    label,
+                },
+            );
+        }
+        let start = all.rows;
+        all.rows += rows;
+        all.groups.push(Group {
+            file,
+            number,
+            start,
+            rows,
+        });
+    }
+    Ok(())
+}
+
 /// Rows of a file, by its footer.
 pub(crate) fn rows(path: &Path) -> io::Result<u64> {
-    let rows = open(path)?.metadata().file_metadata().num_rows();
+    let rows = guarded(path, || Ok(open(path)?.metadata().file_metadata().num_rows()))?;
     u64::try_from(rows).map_err(|_| damaged(path, format!("{rows} rows")))
 }
 
@@ -325,12 +333,14 @@ impl Images {
     }
 }
 
-impl Streaming for Images {
-    fn start_at(&mut self, position: usize) -> io::Result<usize> {
-        let group = self
-            .files
-            .groups
-            .partition_point(|group| group.start + group.rows <= position);
+impl Images {
+    /// The file that a row, or the row group at hand, is in.
+    fn path(&self, group: usize) -> PathBuf {
+        let file = self.files.groups.get(group).map_or(0, |group| group.file);
+        self.files.files[file].clone()
+    }
+
+    fn start(&mut self, group: usize, position: usize) -> io::Result<()> {
         self.open_group(group)?;
         let skip = position - self.files.groups[group].start;
         let path = &self.files.files[self.files.groups[group].file];
@@ -344,10 +354,11 @@ impl Streaming for Images {
             }
             *left -= skip;
         }
-        Ok(position)
+        Ok(())
     }
 
-    fn next(&mut self) -> io::Result<Vec<u8>> {
+    /// Decodes some rows.
+    fn refill(&mut self) -> io::Result<()> {
         while self.ready.is_empty() {
             match &mut self.current {
                 Some((group, left, column)) if *left > 0 => {
@@ -362,6 +373,31 @@ impl Streaming for Images {
                 }
                 None => return Err(io::Error::other("no row was asked for")),
             }
+        }
+        Ok(())
+    }
+}
+
+impl Streaming for Images {
+    fn start_at(&mut self, position: usize) -> io::Result<usize> {
+        let group = self
+            .files
+            .groups
+            .partition_point(|group| group.start + group.rows <= position);
+        self.current = None;
+        guarded(&self.path(group), || self.start(group, position))?;
+        Ok(position)
+    }
+
+    fn next(&mut self) -> io::Result<Vec<u8>> {
+        if self.ready.is_empty() {
+            let group = self.current.as_ref().map_or(0, |(group, ..)| *group);
+            let path = self.path(group);
+            let filled = guarded(&path, || self.refill());
+            if filled.is_err() {
+                self.current = None;
+            }
+            filled?;
         }
         // A null is no image: empty, for the decoder to refuse.
         let value = self.ready.pop_front().flatten();

@@ -21,6 +21,9 @@ pub(super) enum Value {
     Other,
 }
 
+/// The fields of one structure, in order.
+type Structure = Vec<(String, Value)>;
+
 struct Element<'a> {
     kind: u32,
     data: &'a [u8],
@@ -30,7 +33,7 @@ struct Element<'a> {
 ///
 /// # Errors
 /// Says what is wrong with the file.
-pub(super) fn structures(file: &[u8]) -> Result<Vec<Vec<(String, Value)>>, String> {
+pub(super) fn structures(file: &[u8]) -> Result<Vec<Structure>, String> {
     let mut rest = file.get(HEADER_BYTES..).ok_or("it is shorter than its header")?;
     if file[126..128] != *b"IM" {
         return Err("it is no little-endian MAT-file of level 5".to_owned());
@@ -98,7 +101,7 @@ fn head(data: &[u8]) -> Result<(u8, usize, &[u8]), String> {
     Ok((class, count, rest))
 }
 
-fn structure_array(data: &[u8]) -> Result<Option<Vec<Vec<(String, Value)>>>, String> {
+fn structure_array(data: &[u8]) -> Result<Option<Vec<Structure>>, String> {
     let (class, count, mut rest) = head(data)?;
     if class != CLASS_STRUCT {
         return Ok(None);
@@ -160,4 +163,53 @@ fn each<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> 
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const META: &[u8] = include_bytes!("../../../tests/data/meta.mat");
+
+    #[test]
+    fn the_devkits_fields_are_read() {
+        let all = structures(META).unwrap();
+        let field = |i: usize, name: &str| {
+            let found = all[i]
+                .iter()
+                .find(|(field, _)| field == name)
+                .map(|(_, value)| value.clone());
+            found.unwrap()
+        };
+        assert_eq!(all.len(), 5);
+        assert_eq!(field(3, "WNID"), Value::Text("n00001740".into()));
+        assert_eq!(
+            (field(3, "ILSVRC2012_ID"), field(3, "num_children")),
+            (Value::Number(300.0), Value::Number(2.0))
+        );
+        assert_eq!(
+            (field(0, "words"), field(3, "children")),
+            (Value::Text("kit fox".into()), Value::Other)
+        );
+    }
+
+    #[test]
+    fn damaged_files_are_errors_or_fields_and_never_more() {
+        for length in 0..META.len() {
+            let _ = structures(&META[..length]);
+        }
+        // The content is compressed: damage it behind the compression.
+        let mut content = Vec::new();
+        flate2::read::ZlibDecoder::new(&META[HEADER_BYTES + 8..])
+            .read_to_end(&mut content)
+            .unwrap();
+        for i in 0..content.len() {
+            for change in [1, 0x80, 0xFF] {
+                let mut file = META[..HEADER_BYTES].to_vec();
+                file.extend(&content);
+                file[HEADER_BYTES + i] ^= change;
+                let _ = structures(&file);
+            }
+        }
+    }
 }

@@ -346,3 +346,23 @@ fn damaged_containers_are_told_before_the_work_begins() {
     );
     assert_eq!((code, err.contains("nothing")), (2, true), "{err}");
 }
+
+#[test]
+fn a_parquet_file_with_any_byte_damaged_is_an_error_or_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<make::Row> = (0..6)
+        .map(|i| (Some(format!("n01440764_{i}.JPEG")), 0, vec![i as u8; 40]))
+        .collect();
+    let path = dir.path().join("x.parquet");
+    make::parquet(&path, &rows, 3);
+    let sound = std::fs::read(&path).unwrap();
+    for i in 0..sound.len() {
+        let mut damaged = sound.clone();
+        damaged[i] ^= [0xFF, 0x01, 0x40][i % 3];
+        std::fs::write(&path, &damaged).unwrap();
+        let out = dir.path().join("out");
+        let (code, err) = encode("imagenet", &path, &out, &["--max-rejects", "100%"]);
+        assert!(code == 2 && err.contains("error:"), "byte {i}: {err}");
+        let _ = std::fs::remove_dir_all(out);
+    }
+}
