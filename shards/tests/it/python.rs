@@ -40,7 +40,6 @@ fn python() -> Option<OsString> {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that checks nothing says so")]
 fn the_reader_of_the_description_reads_every_kind_of_shard() {
     let Some(python) = python() else {
         eprintln!(
