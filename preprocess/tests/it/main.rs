@@ -3,6 +3,7 @@
 
 mod bad_images;
 mod encode;
+mod full_disk;
 mod kill;
 mod shards_cli;
 mod vae_source;
