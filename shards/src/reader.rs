@@ -56,7 +56,18 @@ impl ShardReader {
     /// # Errors
     /// Whatever is wrong with header, seek table or index, with frame and byte.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = Bytes::open(path)?;
+        Self::of(path, Bytes::open(path)?)
+    }
+
+    /// Opens a shard that is in memory; errors name it by `path`.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        Self::of(path, Bytes::Owned(bytes))
+    }
+
+    fn of(path: &Path, bytes: Bytes) -> Result<Self> {
         let entries = seek_table::read(path, &bytes)?;
         let mut offset = 0;
         let offsets = entries

@@ -80,15 +80,18 @@ pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
     let of_rank = shuffle::rank_slice(&vec![(); batch], args.rank as usize, args.ranks as usize).len();
     let total = per_epoch * u64::from(args.epochs) * of_rank as u64;
     let mut progress = Progress::new(printer, "bench", "samples", 0, Some(total));
-    let mut rates = Vec::new();
+    let (mut rates, mut cpu_rates) = (Vec::new(), Vec::new());
     let mut done = 0;
     for _ in 0..args.epochs {
-        let epoch = Instant::now();
+        let (epoch, cpu_epoch) = (Instant::now(), cpu_seconds());
         for loaded in loader.by_ref().take(per_epoch as usize) {
             done += loaded?.ids.len() as u64;
             progress.set(printer, done, "");
         }
-        rates.push((per_epoch * of_rank as u64) as f64 / epoch.elapsed().as_secs_f64().max(1e-9));
+        let samples = (per_epoch * of_rank as u64) as f64;
+        rates.push(samples / epoch.elapsed().as_secs_f64().max(1e-9));
+        let cpu = cpu_epoch.zip(cpu_seconds()).map(|(start, end)| end - start);
+        cpu_rates.push(cpu.map(|cpu| samples / cpu.max(1e-9)));
     }
     let seconds = started.elapsed().as_secs_f64().max(1e-9);
     let cpu = cpu_started
@@ -125,6 +128,7 @@ pub(super) fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
         "rank": args.rank,
         "cache": args.cache,
         "samples_per_second_by_epoch": rates,
+        "samples_per_cpu_second_by_epoch": cpu_rates,
     });
     printer.json(json, &report)?;
     Ok(exit::DONE)

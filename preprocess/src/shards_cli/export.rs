@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use shards::dataset::Dataset;
-use shards::export::Export;
+use shards::export::{Export, Latent};
 
 use crate::console::count::{parse_count, with_commas};
-use crate::console::{JsonTarget, Printer, exit};
+use crate::console::{JsonTarget, Printer, Progress, exit};
 use crate::npz::{Dtype, Header, NpzWriter};
 
 /// Writes `mean` and `logvar` [N, V, C, H, W] (f32; V = 2 with both mirror views) and `label` [N] (i64), in the order
@@ -16,13 +16,26 @@ use crate::npz::{Dtype, Header, NpzWriter};
 ///
 /// The N source keys are a JSON array: the metadata entry `keys` of a safetensors file, the bytes of the array `keys`
 /// of an npz file (`json.loads(bytes(archive["keys"]))`).
+///
+/// With `--layout dit` OUT becomes a folder as fast-DiT's training reads it: for the i-th image in key order
+/// `imagenet256_features/<i>.npy`, a sample of its posterior times the scaling factor, f32 [1, C, H, W], and
+/// `imagenet256_labels/<i>.npy`, i64 [1].
 #[derive(Debug, clap::Args)]
 pub(super) struct ExportArgs {
     /// A dataset's folder
     dataset: PathBuf,
-    /// The file to write: its name ends with .safetensors or .npz
+    /// The file to write: its name ends with .safetensors or .npz; for `--layout dit` a folder
     #[arg(long)]
     out: PathBuf,
+    /// How to write it; by default as the name of OUT says
+    #[arg(long, value_parser = ["dit"])]
+    layout: Option<String>,
+    /// Seed of the samples of `--layout dit`
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Write the means instead of samples, for `--layout dit`
+    #[arg(long, requires = "layout", conflicts_with = "seed")]
+    mean: bool,
     /// At most so many samples
     #[arg(long, value_parser = parse_count)]
     limit: Option<u64>,
@@ -40,11 +53,14 @@ enum Format {
 pub(super) fn run(args: &ExportArgs, printer: &mut Printer) -> Result<u8> {
     let json: &JsonTarget = &args.json;
     printer.set_json(json);
+    if args.layout.is_some() {
+        return run_dit(args, printer);
+    }
     let format = match args.out.extension().and_then(|extension| extension.to_str()) {
         Some("safetensors") => Format::Safetensors,
         Some("npz") => Format::Npz,
         _ => bail!(
-            "{}: the name must tell the format\nhint: --out FILE.safetensors or --out FILE.npz",
+            "{}: the name must tell the format\nhint: --out FILE.safetensors, --out FILE.npz, or --layout dit --out DIR",
             args.out.display()
         ),
     };
@@ -69,6 +85,35 @@ pub(super) fn run(args: &ExportArgs, printer: &mut Printer) -> Result<u8> {
     ));
     let report = json!({ "out": args.out, "samples": shape[0], "shape": shape, "arrays": arrays });
     printer.json(json, &report)?;
+    Ok(exit::DONE)
+}
+
+fn run_dit(args: &ExportArgs, printer: &mut Printer) -> Result<u8> {
+    let dataset = Dataset::open(&args.dataset)?;
+    let export = Export::new(&dataset, args.limit.map(|limit| limit as usize))?;
+    let latent = if args.mean {
+        Latent::Mean
+    } else {
+        Latent::Sample(args.seed)
+    };
+    let samples = export.len() as u64;
+    let mut progress = Progress::new(printer, "export", "samples", 0, Some(samples));
+    export.write_dit(&args.out, latent, |done| progress.set(printer, done, ""))?;
+    progress.finish();
+    printer.say(format_args!(
+        "wrote {} latents and labels, two files each, to {}",
+        with_commas(samples),
+        args.out.display()
+    ));
+    let [_, _, c, h, w] = export.shape();
+    let report = json!({
+        "out": args.out,
+        "layout": "dit",
+        "samples": samples,
+        "shape": [1, c, h, w],
+        "scaling_factor": dataset.manifest().vae.scaling_factor,
+    });
+    printer.json(&args.json, &report)?;
     Ok(exit::DONE)
 }
 

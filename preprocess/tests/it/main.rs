@@ -3,6 +3,7 @@
 
 mod bad_images;
 mod encode;
+mod full_disk;
 mod kill;
 mod parts;
 mod shards_cli;

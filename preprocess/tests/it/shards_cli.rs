@@ -6,7 +6,7 @@ use preprocess::npz::{Dtype, NpzReader};
 use serde_json::Value;
 use shards::dataset::Dataset;
 
-use crate::{preprocess, shards, text};
+use crate::{files, preprocess, shards, text};
 
 /// Twenty drawn images of 16 pixels in three shards.
 fn demo(dir: &Path) -> PathBuf {
@@ -359,4 +359,113 @@ fn bench_counts_samples_and_bytes() {
         out.contains("samples/s") && err.contains("20 samples"),
         "{out}{err}"
     );
+}
+
+#[test]
+fn bench_takes_ranks_means_and_a_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = demo(dir.path());
+    let bench = |more: &[&str]| {
+        let mut args = vec!["bench", text(&data), "--batch", "7", "--json"];
+        args.extend(more);
+        let (code, out, err) = shards(&args);
+        assert_eq!(code, 0, "{err}");
+        json(&out)
+    };
+    let report = bench(&["--ranks", "2", "--rank", "1", "--cache", "ram", "--mean"]);
+    // Two batches of seven: four of each for the second rank.
+    assert_eq!(report["samples"], 8);
+    assert_eq!(report["cache"], "ram");
+    assert!(report["samples_per_cpu_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(
+        report["samples_per_cpu_second_by_epoch"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let (code, _, err) = shards(&["bench", text(&data), "--ranks", "2", "--rank", "2"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("rank 2 of 2"), "{err}");
+}
+
+#[test]
+fn an_export_in_the_layout_of_dit_has_a_folder_of_latents_and_one_of_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = demo(dir.path());
+    let out = dir.path().join("dit");
+    let (code, told, err) = shards(&[
+        "export",
+        text(&data),
+        "--layout",
+        "dit",
+        "--out",
+        text(&out),
+        "--limit",
+        "3",
+        "--json",
+    ]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(json(&told)["shape"], serde_json::json!([1, 3, 16, 16]));
+    for folder in ["imagenet256_features", "imagenet256_labels"] {
+        let mut names: Vec<String> = std::fs::read_dir(out.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["0.npy", "1.npy", "2.npy"]);
+    }
+}
+
+/// The demo set's samples again, as parts.
+fn parts(data: &Path, dir: &Path, count: u32) -> Vec<PathBuf> {
+    use shards::manifest::Part;
+    use shards::writer::{DatasetWriter, Moments, Record};
+    let dataset = Dataset::open(data).unwrap();
+    (0..count)
+        .map(|index| {
+            let folder = dir.join(format!("part-{}", index + 1));
+            let mut header = dataset.manifest().header.clone();
+            header.part = Some(Part { index, count });
+            let mut writer = DatasetWriter::open(&folder, header).unwrap();
+            let cut = |index: u32| dataset.len() * index as usize / count as usize;
+            for i in cut(index)..cut(index + 1) {
+                let views = (0..dataset.views()).map(|view| {
+                    let mut mean = vec![0.0; dataset.elements()];
+                    dataset.read(i, view, &mut mean, None).unwrap();
+                    Moments { mean, logvar: None }
+                });
+                let record = Record {
+                    id: dataset.id(i).unwrap(),
+                    key: dataset.key(i).unwrap().to_owned(),
+                    label: dataset.label(i).unwrap(),
+                    views: views.collect(),
+                };
+                writer.push(&record).unwrap();
+            }
+            writer.finish().unwrap();
+            std::fs::write(folder.join("rejects.jsonl"), "").unwrap();
+            folder
+        })
+        .collect()
+}
+
+#[test]
+fn merged_parts_are_the_files_of_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = demo(dir.path());
+    let parts = parts(&data, dir.path(), 3);
+    let [a, b, c] = [&parts[0], &parts[1], &parts[2]].map(|part| text(part));
+    let out = dir.path().join("merged");
+    let (code, _, err) = shards(&["merge", a, c, "--out", text(&out)]);
+    assert_eq!(code, 2);
+    assert!(err.contains("part 2 of 3 is missing"), "{err}");
+    let (code, told, err) = shards(&["merge", c, a, b, "--out", text(&out), "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let report = json(&told);
+    assert_eq!(
+        (&report["samples"], &report["shards"], &report["rejects"]),
+        (&20.into(), &3.into(), &0.into())
+    );
+    assert!(files(&data) == files(&out), "other bytes");
 }

@@ -3,6 +3,10 @@
 //! The formula is Box and Muller's in f64, rounded to f32. Here logarithm, sine and cosine are polynomials (those of
 //! fdlibm) on vectors; they and the system's differ by a few units of the last place of f64. A result that lies so near
 //! to the middle between two f32 numbers that such a difference could decide its rounding is computed by the formula.
+#![expect(
+    clippy::excessive_precision,
+    reason = "the polynomials' digits are those of fdlibm"
+)]
 
 use std::f64::consts::{LN_2, TAU};
 
@@ -82,6 +86,7 @@ fn by_formula(words: &[[u64; BLOCKS]; 4], group: &mut [f32; GROUP]) {
 
 /// Ten rounds of Philox on the counters `[first.., rest]`; words in the low halves of the results.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "a lane is of four arrays")]
 fn philox(mut key: [u32; 2], first: u32, rest: [u32; 3]) -> [[u64; LANES]; 4] {
     const LOW: u64 = 0xFFFF_FFFF;
     let mut x: [[u64; LANES]; 4] = [

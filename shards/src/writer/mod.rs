@@ -134,10 +134,6 @@ impl DatasetWriter {
     /// # Errors
     /// [`Error::Complete`]; [`Error::StorageFull`] and others of the file system, after which nothing can be added;
     /// [`Error::Record`] for a record that was encoded with other settings.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "what was pushed is of no use to the caller"
-    )]
     pub fn push_encoded(&mut self, record: EncodedRecord) -> Result<()> {
         if let Some(manifest) = &self.complete {
             return Err(Error::Complete {

@@ -1,10 +1,11 @@
 //! Damaged files: an error or exactly the original, never a panic and never wrong data.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use shards::{
     dataset::Dataset,
     error::{Error, Result},
+    loader::{Batch, Loader, LoaderConfig},
     manifest::{Compression, Dtype, Flip, Store},
     reader::ShardReader,
     verify::{Depth, verify_shard, verify_to},
@@ -15,7 +16,10 @@ use crate::{header, settings, write};
 pub(crate) type Content = (Vec<u64>, Vec<i64>, Vec<String>, Vec<u32>);
 
 pub(crate) fn read_all(path: &Path) -> Result<Content> {
-    let reader = ShardReader::open(path)?;
+    read_content(&ShardReader::open(path)?)
+}
+
+pub(crate) fn read_content(reader: &ShardReader) -> Result<Content> {
     let layout = reader.header().row_layout();
     let mut values = Vec::new();
     for sample in 0..reader.len() {
@@ -72,6 +76,47 @@ fn each_flipped_byte_and_each_cut_is_noticed() {
         for length in 0..bytes.len() {
             replace(&path, &bytes[..length]);
             assert!(read_all(&path).is_err(), "{length}");
+        }
+    }
+}
+
+#[test]
+fn a_loader_gives_the_right_batches_or_an_error() {
+    for (compression, frame_samples) in [
+        (Compression::Zstd, 1),
+        (Compression::None, 1),
+        (Compression::Zstd, 3),
+    ] {
+        let mut store = settings(Store::Moments, Dtype::Bf16, Flip::Both, compression);
+        store.frame_samples = frame_samples;
+        let header = header([1, 4, 4], store);
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = write(dir.path(), &header, 0..2).unwrap();
+        let shard = dir.path().join(&manifest.shards[0].file);
+        let epochs = || -> Result<Vec<Batch>> {
+            let config = LoaderConfig {
+                batch_size: 1,
+                ..LoaderConfig::default()
+            };
+            // Of ten visits to two samples some go to each view.
+            Loader::new(Arc::new(Dataset::open(dir.path())?), config)?
+                .take(10)
+                .collect()
+        };
+        let expected = epochs().unwrap();
+        let bytes = fs_err::read(&shard).unwrap();
+        // The spaces of the header are one frame, and as good as each other.
+        for at in (0..bytes.len()).filter(|at| !(1000..4000).contains(at) || at % 50 == 0) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            replace(&shard, &damaged);
+            if let Ok(batches) = epochs() {
+                assert!(batches == expected, "byte {at}");
+            }
+        }
+        for length in 0..bytes.len() {
+            replace(&shard, &bytes[..length]);
+            assert!(epochs().is_err(), "{length}");
         }
     }
 }

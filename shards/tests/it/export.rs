@@ -3,8 +3,9 @@
 use safetensors::SafeTensors;
 use shards::{
     dataset::Dataset,
-    export::Export,
+    export::{Export, FEATURES, LABELS, Latent},
     manifest::{Compression, Dtype, Flip, Store},
+    rng::{Philox, Stream},
 };
 
 use crate::{header, record, settings, write};
@@ -55,5 +56,54 @@ fn a_safetensors_export_holds_the_samples_in_key_order() {
             assert!((first - expected).abs() <= 0.0981);
         }
         assert!(Export::new(&dataset, Some(0)).is_err());
+    }
+}
+
+#[test]
+fn a_dit_export_has_two_files_an_image_scaled_and_sampled() {
+    for (latent, flip) in [(Latent::Mean, Flip::None), (Latent::Sample(5), Flip::Both)] {
+        let header = header(
+            [4, 3, 5],
+            settings(Store::Moments, Dtype::F32, flip, Compression::Zstd),
+        );
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &header, 0..11).unwrap();
+        let dataset = Dataset::open(dir.path()).unwrap();
+        let out = dir.path().join("dit");
+        let mut done = 0;
+        Export::new(&dataset, None)
+            .unwrap()
+            .write_dit(&out, latent, |samples| done = samples)
+            .unwrap();
+        assert_eq!(done, 11);
+        let mut ids: Vec<u64> = (0..11).collect();
+        ids.sort_by_key(|&id| record(&header, id).key);
+        for (i, &id) in ids.iter().enumerate() {
+            let record = record(&header, id);
+            let file = fs_err::read(out.join(FEATURES).join(format!("{i}.npy"))).unwrap();
+            let text =
+                b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4, 3, 5), }";
+            assert!(file.starts_with(text));
+            let (head, values) = file.split_at(128);
+            assert_eq!(head.last(), Some(&b'\n'));
+            let (mut mean, mut logvar) = (vec![0.0; 60], vec![0.0; 60]);
+            dataset
+                .read(id as usize, 0, &mut mean, Some(&mut logvar))
+                .unwrap();
+            let mut noise = vec![0.0; 60];
+            if let Latent::Sample(seed) = latent {
+                Philox::new(seed).fill_normal(Stream::PosteriorNoise, id, 0, &mut noise);
+            }
+            let expected: Vec<u8> = (0..60)
+                .map(|i| (mean[i] + (0.5 * logvar[i]).exp() * noise[i]) * 0.18215)
+                .flat_map(f32::to_le_bytes)
+                .collect();
+            assert!(values == expected, "{latent:?} {i}");
+            let label = fs_err::read(out.join(LABELS).join(format!("{i}.npy"))).unwrap();
+            assert!(label.starts_with(
+                b"\x93NUMPY\x01\x00\x76\x00{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }"
+            ));
+            assert_eq!(label[128..], record.label.to_le_bytes());
+        }
     }
 }

@@ -22,7 +22,10 @@ fn frames(samples: u64) -> Vec<Vec<u8>> {
     );
     let dir = tempfile::tempdir().unwrap();
     let manifest = write(dir.path(), &header, 0..samples).unwrap();
-    let bytes = fs_err::read(dir.path().join(&manifest.shards[0].file)).unwrap();
+    contents(&fs_err::read(dir.path().join(&manifest.shards[0].file)).unwrap())
+}
+
+pub(crate) fn contents(bytes: &[u8]) -> Vec<Vec<u8>> {
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let count = word(bytes.len() - 9);
     let mut start = 0;

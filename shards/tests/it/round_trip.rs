@@ -1,11 +1,15 @@
 //! What was written comes back, through this crate and through zstd and safetensors alone.
 
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
 use safetensors::SafeTensors;
 use shards::{
     dataset::Dataset,
     error::Error,
     manifest::{Compression, Dtype, Flip, Store, StoreSettings},
     rng::{Philox, Stream},
+    verify::verify,
     writer::DatasetWriter,
 };
 
@@ -233,4 +237,69 @@ fn records_that_do_not_fit_are_refused() {
     assert!(matches!(writer.push(&long), Err(Error::Record { .. })));
     writer.push(&good).unwrap();
     assert_eq!(writer.finish().unwrap().samples, 1);
+}
+
+fn any_of<T: Copy + std::fmt::Debug + 'static>(values: &'static [T]) -> impl Strategy<Value = T> {
+    proptest::sample::select(values)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn any_dataset_comes_back(
+        store in any_of(&[Store::Moments, Store::Mean]),
+        dtype in any_of(&[Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8]),
+        flip in any_of(&[Flip::Both, Flip::None]),
+        compression in any_of(&[Compression::Zstd, Compression::None]),
+        frame_samples in 1usize..6,
+        shard_samples in 1usize..6,
+        shape in (1usize..4, 1usize..5, 1usize..5),
+        ids in proptest::collection::vec(any::<u64>(), 1..12),
+        keys in proptest::collection::vec(".{0,12}", 12),
+        labels in proptest::collection::vec(any::<i64>(), 12),
+    ) {
+        let ids: BTreeSet<u64> = ids.into_iter().collect();
+        let mut ids: Vec<u64> = ids.into_iter().collect();
+        let turn = labels[0].unsigned_abs() as usize % ids.len();
+        ids.rotate_left(turn);
+        let header = header(
+            [shape.0, shape.1, shape.2],
+            StoreSettings { store, dtype, flip, compression, frame_samples, shard_samples },
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = DatasetWriter::open(dir.path(), header.clone()).unwrap();
+        for (i, &id) in ids.iter().enumerate() {
+            let mut record = record(&header, id % 1000);
+            (record.id, record.key, record.label) = (id, keys[i].clone(), labels[i]);
+            writer.push(&record).unwrap();
+        }
+        let manifest = writer.finish().unwrap();
+        prop_assert_eq!(manifest.shards.len(), ids.len().div_ceil(shard_samples));
+        prop_assert!(verify(dir.path()).unwrap().is_sound());
+        let dataset = Dataset::open(dir.path()).unwrap();
+        prop_assert_eq!(dataset.ids(), &ids[..]);
+        let (mut mean, mut logvar) = (vec![0.0; dataset.elements()], vec![0.0; dataset.elements()]);
+        for (i, &id) in ids.iter().enumerate() {
+            prop_assert_eq!(dataset.key(i).unwrap(), &keys[i]);
+            prop_assert_eq!(dataset.label(i).unwrap(), labels[i]);
+            for (view, moments) in record(&header, id % 1000).views.iter().enumerate() {
+                let logvar_too = dataset.has_logvar().then_some(&mut logvar[..]);
+                dataset.read(i, view, &mut mean, logvar_too).unwrap();
+                let bound = match dtype {
+                    Dtype::F32 => 0.0,
+                    Dtype::F16 => 1e-2,
+                    Dtype::Bf16 | Dtype::Int8 => 0.1,
+                };
+                for (a, b) in mean.iter().zip(&moments.mean) {
+                    prop_assert!((a - b).abs() <= bound, "{} {}", a, b);
+                }
+                if dataset.has_logvar() {
+                    for (a, b) in logvar.iter().zip(moments.logvar.as_ref().unwrap()) {
+                        prop_assert!((a - b).abs() <= 0.0981, "{} {}", a, b);
+                    }
+                }
+            }
+        }
+    }
 }

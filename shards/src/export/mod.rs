@@ -1,5 +1,9 @@
 //! A dataset as plain f32 arrays, in key order: streamed, so that it may be larger than memory.
 
+mod dit;
+
+pub use dit::{FEATURES, LABELS, Latent};
+
 use std::{
     io::{BufWriter, Write},
     path::Path,
@@ -47,6 +51,12 @@ impl<'a> Export<'a> {
         keys.truncate(limit.unwrap_or(usize::MAX));
         let order = keys.into_iter().map(|(_, i)| i).collect();
         Ok(Self { dataset, order })
+    }
+
+    /// Samples.
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        self.order.len()
     }
 
     /// Samples, views, channels, height, width.
