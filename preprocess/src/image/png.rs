@@ -66,7 +66,10 @@ fn damaged(error: DecodingError) -> Error {
 /// Pillow's palette: a grey ramp with the file's colours over its beginning.
 fn palette(colours: Option<&[u8]>) -> [[u8; 3]; 256] {
     let mut palette = std::array::from_fn(|i| [i as u8; 3]);
-    for (to, from) in palette.iter_mut().zip(colours.unwrap_or_default().chunks_exact(3)) {
+    for (to, from) in palette
+        .iter_mut()
+        .zip(colours.unwrap_or_default().chunks_exact(3))
+    {
         to.copy_from_slice(from);
     }
     palette

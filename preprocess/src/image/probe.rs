@@ -116,7 +116,11 @@ fn jpeg(bytes: &[u8]) -> Result<Header, Error> {
                 let frame = bytes.get(at + 4..at + 10).ok_or(Error::Truncated)?;
                 let components = usize::from(frame[5]).clamp(1, 4);
                 // Coefficients of two bytes are held whole unless the file is sequential, then samples.
-                let coefficients = if matches!(marker, 0xc0 | 0xc1 | 0xc9) { 1 } else { 3 };
+                let coefficients = if matches!(marker, 0xc0 | 0xc1 | 0xc9) {
+                    1
+                } else {
+                    3
+                };
                 return Ok(Header {
                     format: Format::Jpeg,
                     width: usize::from(u16::from_be_bytes([frame[3], frame[4]])),

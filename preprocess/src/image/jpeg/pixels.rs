@@ -70,7 +70,11 @@ impl Rows for Pixels<'_> {
         let y = self.rows.start + y;
         let (first, width) = (self.columns.start, self.columns.len());
         let luma = &self.planes[0].row(y, first)[..width];
-        let Buffers { weighted, chroma, row } = &mut *self.buffers;
+        let Buffers {
+            weighted,
+            chroma,
+            row,
+        } = &mut *self.buffers;
         match self.kind {
             Kind::Grey => {
                 for (out, y) in row.iter_mut().zip(luma) {
@@ -116,7 +120,11 @@ fn enlarge(
         } else {
             (y / 2 + 1).min(plane.height - 1)
         };
-        for ((w, near), far) in inner.iter_mut().zip(plane.row(y / 2, low)).zip(plane.row(far, low)) {
+        for ((w, near), far) in inner
+            .iter_mut()
+            .zip(plane.row(y / 2, low))
+            .zip(plane.row(far, low))
+        {
             *w = 3 * u16::from(*near) + u16::from(*far);
         }
     } else {
@@ -132,7 +140,11 @@ fn enlarge(
         weighted[end - first + 1] = weighted[end - first];
     }
     let length = out.len();
-    let (left, centre, right) = (&weighted[..length], &weighted[1..=length], &weighted[2..2 + length]);
+    let (left, centre, right) = (
+        &weighted[..length],
+        &weighted[1..=length],
+        &weighted[2..2 + length],
+    );
     let triples = left.iter().zip(centre).zip(right);
     if kind == Kind::HalfBoth {
         for (out, ((l, c), r)) in out.iter_mut().zip(triples) {

@@ -38,12 +38,24 @@ impl Plane {
     #[inline(always)]
     pub(super) fn group(&mut self, by: usize, group: usize) -> Option<[&mut [u64; LANES]; 8]> {
         let row = (by - self.down.start) * 8 * self.stride;
-        let mut rows = self.data.get_mut(row..row + 8 * self.stride)?.chunks_exact_mut(self.stride);
+        let mut rows = self
+            .data
+            .get_mut(row..row + 8 * self.stride)?
+            .chunks_exact_mut(self.stride);
         let mut next = || {
             let row = rows.next()?;
             row.get_mut(group * LANES..(group + 1) * LANES)?.try_into().ok()
         };
-        Some([next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?])
+        Some([
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+            next()?,
+        ])
     }
 
     /// Samples of row `y` from column `x` on, both counted in the whole component.
