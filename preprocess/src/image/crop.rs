@@ -6,15 +6,30 @@
 
 use std::ops::Range;
 
-use super::resample::{Axis, Filter, resize_window};
-use super::{Error, RgbImage, Rgbx, decode};
+use super::resample::{Axis, Filter, Rows, resize_window};
+use super::{Error, Format, RgbImage, Rgbx, decode, jpeg, probe};
 
 /// Decodes an image file and crops it to `size` x `size`.
 ///
 /// # Errors
 /// As [`decode::decode_rgb`].
 pub fn decode_and_crop(bytes: &[u8], size: usize) -> Result<RgbImage, Error> {
-    Ok(crop_rgbx(decode::decode_rgbx(bytes)?, size).to_rgb())
+    decode_by_plan(bytes, |width, height| Plan::new(width, height, size))
+}
+
+/// Decodes an image file and crops it by the plan for its size.
+pub(super) fn decode_by_plan(bytes: &[u8], plan: impl Fn(usize, usize) -> Plan) -> Result<RgbImage, Error> {
+    let header = probe(bytes)?;
+    let plan = plan(header.width, header.height);
+    if header.format == Format::Jpeg {
+        // Only what the crop needs is turned into pixels, row by row.
+        let window = |_, _| plan.windows[0].clone();
+        let crop = jpeg::with_common(bytes, window, |pixels, _| plan.run(pixels));
+        if let Some(crop) = crop {
+            return Ok(crop.to_rgb());
+        }
+    }
+    Ok(plan.crop(decode::decode_rgbx(bytes)?).to_rgb())
 }
 
 /// Crops an image to `size` x `size`; smaller images are enlarged. An empty image stays empty.
@@ -26,7 +41,9 @@ pub fn center_crop(image: &RgbImage, size: usize) -> RgbImage {
             data: Vec::new(),
         };
     }
-    crop_rgbx(Rgbx::from_rgb(image), size).to_rgb()
+    Plan::new(image.width, image.height, size)
+        .crop(Rgbx::from_rgb(image))
+        .to_rgb()
 }
 
 /// The sizes through which an image passes: the source's, each halving's, the one that is cut.
@@ -43,50 +60,75 @@ pub fn sizes(width: usize, height: usize, size: usize) -> Vec<(usize, usize)> {
     all
 }
 
-fn crop_rgbx(source: Rgbx, size: usize) -> Rgbx {
-    let sizes = sizes(source.width, source.height, size);
-    let steps = sizes.len() - 1;
-    let (w, h) = sizes[steps];
-    let centre = |side: usize| (side - size) / 2..(side - size) / 2 + size;
-    // (columns, rows) needed of each step's result, in the coordinates of the whole image.
-    let mut windows: Vec<(Range<usize>, Range<usize>)> = vec![(centre(w), centre(h))];
-    let axes = |step: usize| {
-        let filter = if step + 1 == steps {
-            Filter::Bicubic
+/// The steps of a crop and what each needs.
+pub(super) struct Plan {
+    /// As [`sizes`] gives them.
+    sizes: Vec<(usize, usize)>,
+    /// (columns, rows) needed of the source and of each step's result, in the coordinates of the whole image.
+    windows: Vec<(Range<usize>, Range<usize>)>,
+    /// The filter of the last step; those before halve with BOX.
+    last: Filter,
+}
+
+impl Plan {
+    fn new(width: usize, height: usize, size: usize) -> Self {
+        Self::through(sizes(width, height, size), Filter::Bicubic, size)
+    }
+
+    /// Resizes through `sizes` and cuts the middle of the last.
+    pub(super) fn through(sizes: Vec<(usize, usize)>, last: Filter, size: usize) -> Self {
+        let steps = sizes.len() - 1;
+        let (w, h) = sizes[steps];
+        let centre = |side: usize| (side - size) / 2..(side - size) / 2 + size;
+        let mut plan = Self {
+            sizes,
+            windows: vec![(centre(w), centre(h))],
+            last,
+        };
+        for step in (0..steps).rev() {
+            let (across, down) = plan.axes(step);
+            let (columns, rows) = &plan.windows[plan.windows.len() - 1];
+            plan.windows.push((across.inputs(columns), down.inputs(rows)));
+        }
+        plan.windows.reverse();
+        plan
+    }
+
+    /// How step `step` resizes across and down.
+    fn axes(&self, step: usize) -> (Axis, Axis) {
+        let filter = if step + 2 == self.sizes.len() {
+            self.last
         } else {
             Filter::Box
         };
-        let ((w, h), (to_w, to_h)) = (sizes[step], sizes[step + 1]);
-        (
-            Axis {
-                filter,
-                from: w,
-                to: to_w,
-            },
-            Axis {
-                filter,
-                from: h,
-                to: to_h,
-            },
-        )
-    };
-    for step in (0..steps).rev() {
-        let (across, down) = axes(step);
-        let (columns, rows) = &windows[windows.len() - 1];
-        windows.push((across.inputs(columns), down.inputs(rows)));
+        let ((w, h), (to_w, to_h)) = (self.sizes[step], self.sizes[step + 1]);
+        let axis = |from, to| Axis { filter, from, to };
+        (axis(w, to_w), axis(h, to_h))
     }
-    windows.reverse();
-    let mut image = cut(source, &windows[0]);
-    for step in 0..steps {
-        let (across, down) = axes(step);
-        let (columns, rows) = &windows[step + 1];
-        image = resize_window(&image, across, columns, down, rows);
+
+    /// Crops the whole source.
+    fn crop(&self, source: Rgbx) -> Rgbx {
+        self.run(&mut &cut(source, &self.windows[0]))
     }
-    image
+
+    /// Crops from the needed window of the source.
+    fn run<R: Rows>(&self, source: &mut R) -> Rgbx {
+        let mut image = self.step(0, source);
+        for step in 1..self.sizes.len() - 1 {
+            image = self.step(step, &mut &image);
+        }
+        image
+    }
+
+    fn step<R: Rows>(&self, step: usize, source: &mut R) -> Rgbx {
+        let (across, down) = self.axes(step);
+        let (columns, rows) = &self.windows[step + 1];
+        resize_window(source, across, columns, down, rows)
+    }
 }
 
 /// A window of an image.
-pub(super) fn cut(image: Rgbx, (columns, rows): &(Range<usize>, Range<usize>)) -> Rgbx {
+fn cut(image: Rgbx, (columns, rows): &(Range<usize>, Range<usize>)) -> Rgbx {
     if (columns.len(), rows.len()) == (image.width, image.height) {
         return image;
     }

@@ -3,12 +3,7 @@
 //! JPEG goes through libjpeg-turbo's arithmetic with the library's defaults, as in Pillow. Transparency is dropped
 //! without compositing, palettes are looked up, grey is replicated; colour profiles and EXIF orientation are ignored.
 
-use ::image::{DynamicImage, ImageDecoder, ImageError, Limits};
-
-use super::{Error, RgbImage, Rgbx, jpeg};
-
-/// The largest number of pixels (where Pillow, too, speaks of a decompression bomb).
-pub const MAX_PIXELS: usize = 178_956_970;
+use super::{Error, Format, RgbImage, Rgbx, jpeg, png, probe, webp};
 
 /// Decodes a JPEG, PNG or WebP file.
 ///
@@ -20,95 +15,11 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<RgbImage, Error> {
 
 /// As [`decode_rgb`], in the layout of the resampler.
 pub(crate) fn decode_rgbx(bytes: &[u8]) -> Result<Rgbx, Error> {
-    match bytes {
-        [0xff, 0xd8, 0xff, ..] => jpeg::decode(bytes),
-        [0x89, b'P', b'N', b'G', ..] => {
-            let named = |error| damaged("PNG", &error);
-            let limits = limits();
-            let decoder = ::image::codecs::png::PngDecoder::with_limits(std::io::Cursor::new(bytes), limits);
-            pixels(decoder.map_err(named)?, "PNG")
-        }
-        [b'R', b'I', b'F', b'F', a, b, c, d, b'W', b'E', b'B', b'P', ..] => {
-            if bytes.len() < 8 + u32::from_le_bytes([*a, *b, *c, *d]) as usize {
-                return Err(Error::Truncated);
-            }
-            let named = |error| damaged("WebP", &error);
-            pixels(
-                ::image::codecs::webp::WebPDecoder::new(std::io::Cursor::new(bytes)).map_err(named)?,
-                "WebP",
-            )
-        }
-        _ => Err(Error::UnknownFormat {
-            start: bytes[..bytes.len().min(8)].to_vec(),
-        }),
+    match probe(bytes)?.format {
+        Format::Jpeg => jpeg::decode(bytes),
+        Format::Png => png::decode(bytes),
+        Format::WebP => webp::decode(bytes),
     }
-}
-
-/// Refuses sizes that no photograph has, before anything is allocated for the pixels.
-pub(super) fn check_size(width: usize, height: usize) -> Result<(), Error> {
-    if width == 0 || height == 0 {
-        return Err(Error::Empty { width, height });
-    }
-    match width.checked_mul(height) {
-        Some(pixels) if pixels <= MAX_PIXELS => Ok(()),
-        _ => Err(Error::TooLarge {
-            width,
-            height,
-            limit: MAX_PIXELS,
-        }),
-    }
-}
-
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS as u64 * 8);
-    limits
-}
-
-fn damaged(format: &'static str, error: &ImageError) -> Error {
-    match error {
-        ImageError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => Error::Truncated,
-        other => Error::Damaged {
-            format,
-            message: other.to_string(),
-        },
-    }
-}
-
-fn pixels(mut decoder: impl ImageDecoder, format: &'static str) -> Result<Rgbx, Error> {
-    let (width, height) = decoder.dimensions();
-    let (width, height) = (width as usize, height as usize);
-    check_size(width, height)?;
-    decoder
-        .set_limits(limits())
-        .map_err(|error| damaged(format, &error))?;
-    let image = DynamicImage::from_decoder(decoder).map_err(|error| damaged(format, &error))?;
-    let mut data = vec![0; width * height * 4];
-    let out = data.chunks_exact_mut(4);
-    match image {
-        DynamicImage::ImageLuma8(grey) => out.zip(grey.as_raw()).for_each(|(to, g)| to[..3].fill(*g)),
-        DynamicImage::ImageLumaA8(grey) => {
-            out.zip(grey.as_raw().chunks_exact(2))
-                .for_each(|(to, from)| to[..3].fill(from[0]));
-        }
-        DynamicImage::ImageRgb8(rgb) => {
-            out.zip(rgb.as_raw().chunks_exact(3))
-                .for_each(|(to, from)| to[..3].copy_from_slice(from));
-        }
-        DynamicImage::ImageRgba8(rgba) => {
-            out.zip(rgba.as_raw().chunks_exact(4))
-                .for_each(|(to, from)| to[..3].copy_from_slice(&from[..3]));
-        }
-        other => {
-            let deep = other.to_rgb16();
-            for (to, from) in out.zip(deep.as_raw().chunks_exact(3)) {
-                for (t, f) in to.iter_mut().zip(from) {
-                    *t = f.to_be_bytes()[0];
-                }
-            }
-        }
-    }
-    Ok(Rgbx { width, height, data })
 }
 
 #[cfg(test)]

@@ -3,28 +3,21 @@
 //! Dhariwal and Nichol 2021, `datasets/lsun_bedroom.py`. LSUN's images have a shorter side of 256 pixels, for which
 //! this, [ADM's centre crop](super::crop) and latent diffusion's crop give the same bytes at that size.
 
-use super::crop::cut;
-use super::resample::{Axis, Filter, resize_window};
-use super::{Error, RgbImage, decode};
+use super::crop::{Plan, decode_by_plan};
+use super::resample::Filter;
+use super::{Error, RgbImage};
 
 /// Decodes an image file and crops it to `size` x `size`.
 ///
 /// # Errors
-/// As [`decode::decode_rgb`].
+/// As [`super::decode::decode_rgb`].
 pub fn decode_and_crop(bytes: &[u8], size: usize) -> Result<RgbImage, Error> {
-    let source = decode::decode_rgbx(bytes)?;
-    let (w, h) = (source.width, source.height);
-    let scale = size as f64 / w.min(h) as f64;
-    let axis = |from: usize| Axis {
-        filter: Filter::Box,
-        from,
-        to: (from as f64 * scale).round_ties_even() as usize,
-    };
-    let (across, down) = (axis(w), axis(h));
-    let middle = |to: usize| (to - size) / 2..(to - size) / 2 + size;
-    let (columns, rows) = (middle(across.to), middle(down.to));
-    let image = cut(source, &(across.inputs(&columns), down.inputs(&rows)));
-    Ok(resize_window(&image, across, &columns, down, &rows).to_rgb())
+    decode_by_plan(bytes, |width, height| {
+        let scale = size as f64 / width.min(height) as f64;
+        let side = |side: usize| (side as f64 * scale).round_ties_even() as usize;
+        let sizes = vec![(width, height), (side(width), side(height))];
+        Plan::through(sizes, Filter::Box, size)
+    })
 }
 
 #[cfg(test)]

@@ -2,10 +2,17 @@
 
 pub mod crop;
 pub mod decode;
+mod error;
 mod jpeg;
 pub mod lsun;
+mod png;
+mod probe;
 mod resample;
 pub mod tensor;
+mod webp;
+
+pub use error::Error;
+pub use probe::{Format, Header, MAX_PIXELS, probe};
 
 /// An 8-bit RGB image: `data` holds `height * width * 3` bytes, rows first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,50 +40,6 @@ impl RgbImage {
             data,
         }
     }
-}
-
-/// What can be wrong with an image file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The first bytes are those of no known format.
-    #[error("not a JPEG, PNG or WebP file (it starts with {start:02x?})")]
-    UnknownFormat {
-        /// The first bytes.
-        start: Vec<u8>,
-    },
-    /// More pixels than any photograph has; refused before memory is taken.
-    #[error("{width} x {height} pixels are more than the limit of {limit}")]
-    TooLarge {
-        /// Pixels in a row.
-        width: usize,
-        /// Rows.
-        height: usize,
-        /// The largest number of pixels.
-        limit: usize,
-    },
-    /// A side of no pixels.
-    #[error("the image is empty: {width} x {height} pixels")]
-    Empty {
-        /// Pixels in a row.
-        width: usize,
-        /// Rows.
-        height: usize,
-    },
-    /// The data end before the image does.
-    #[error("the file is truncated")]
-    Truncated,
-    /// The JPEG library's own words.
-    #[error("damaged JPEG: {0}")]
-    Jpeg(String),
-    /// The PNG or WebP decoder's own words.
-    #[error("damaged {format} file: {message}")]
-    Damaged {
-        /// `PNG` or `WebP`.
-        format: &'static str,
-        /// The decoder's message.
-        message: String,
-    },
 }
 
 /// Pixels in four bytes each, the fourth unused: the layout in which all arithmetic is done.
@@ -111,9 +74,4 @@ impl Rgbx {
             data,
         }
     }
-}
-
-/// Pixels of an encoded image by its head; 0 where that does not tell.
-pub fn probe_pixels(_bytes: &[u8]) -> u64 {
-    1 << 20
 }

@@ -91,6 +91,26 @@ impl Axis {
     }
 }
 
+/// Where a resize takes its rows from, the first row of its window first.
+pub(super) trait Rows {
+    /// Pixels in a row.
+    fn width(&self) -> usize;
+
+    /// Row `y`, four bytes a pixel. Rows are asked for in rising order, each at most once.
+    fn row(&mut self, y: usize) -> &[u8];
+}
+
+impl Rows for &Rgbx {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    #[inline(always)]
+    fn row(&mut self, y: usize) -> &[u8] {
+        &self.data[y * self.width * 4..(y + 1) * self.width * 4]
+    }
+}
+
 /// Pixels that the horizontal pass takes at a time: 16 bytes, the lanes of the widest vectors of 32-bit numbers.
 const TAPS: usize = 4;
 
@@ -147,8 +167,8 @@ impl Taps {
 }
 
 /// Computes the outputs `columns` x `rows` of a resize. `source` holds the inputs that [`Axis::inputs`] names for them.
-pub(super) fn resize_window(
-    source: &Rgbx,
+pub(super) fn resize_window<R: Rows>(
+    source: &mut R,
     horizontal: Axis,
     columns: &Range<usize>,
     vertical: Axis,
@@ -173,15 +193,15 @@ pub(super) fn resize_window(
 }
 
 /// Both passes, compiled for the widest vectors of the processor: a closure would not be.
-struct Passes<'a> {
-    source: &'a Rgbx,
+struct Passes<'a, R> {
+    source: &'a mut R,
     across: &'a Taps,
     copied: bool,
     down: &'a Taps,
     out: &'a mut Rgbx,
 }
 
-impl pulp::WithSimd for Passes<'_> {
+impl<R: Rows> pulp::WithSimd for Passes<'_, R> {
     type Output = ();
 
     #[inline(always)]
@@ -191,8 +211,7 @@ impl pulp::WithSimd for Passes<'_> {
 }
 
 #[inline(always)]
-fn passes(source: &Rgbx, across: &Taps, copied: bool, down: &Taps, out: &mut Rgbx) {
-    let stride = source.width * 4;
+fn passes<R: Rows>(source: &mut R, across: &Taps, copied: bool, down: &Taps, out: &mut Rgbx) {
     let width = across.len() * 4;
     // The horizontal pass's rows, as a ring of as many as the vertical pass looks at.
     let mut ring = vec![0u8; width * down.stride];
@@ -202,7 +221,7 @@ fn passes(source: &Rgbx, across: &Taps, copied: bool, down: &Taps, out: &mut Rgb
         ready = ready.max(first);
         while ready < first + weights.len() {
             let slot = ready % down.stride * width;
-            let from = &source.data[ready * stride..(ready + 1) * stride];
+            let from = source.row(ready);
             let to = &mut ring[slot..slot + width];
             if copied {
                 to.copy_from_slice(&from[..width]);
@@ -378,7 +397,7 @@ mod tests {
                 from: from.1,
                 to: to.1,
             };
-            let image = resize_window(&source, across, &(0..to.0), down, &(0..to.1)).to_rgb();
+            let image = resize_window(&mut &source, across, &(0..to.0), down, &(0..to.1)).to_rgb();
             assert_eq!(sha(&image.data), expected, "{filter:?} {from:?} to {to:?}");
         }
     }

@@ -8,10 +8,20 @@
 //! `0, s, 2s..`, then `1, s + 1, ..`), after which neighbours are again a constant step apart. Bias, residual and activation
 //! are added while the tile is in cache.
 
+mod finish;
+mod grid;
+mod source;
+mod winograd;
+
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use self::finish::finish_row;
+use self::grid::{Grid, Layout};
+use self::source::{Source, deal_rows};
+use self::winograd::Winograd;
 use super::activation::Activation;
 use super::error::{Error, check_length};
 use super::feature_map::{FeatureMap, Padding};
@@ -36,6 +46,8 @@ pub struct Conv2d {
     /// `[kh][kw][in][out]`.
     weight: Vec<f32>,
     bias: Vec<f32>,
+    /// Weights for fewer multiplications, made at the first use; `None` for a layer that multiplies everything.
+    winograd: Option<OnceLock<Winograd>>,
 }
 
 /// How the result of a convolution is finished and laid out.
@@ -99,7 +111,22 @@ impl Conv2d {
             padding,
             weight: transposed,
             bias,
+            winograd: None,
         })
+    }
+
+    /// Lets the layer use Winograd's minimal filtering where it applies: a third of the time for a large 3x3 layer, four
+    /// times the memory for its weights, and roundings of 1e-6 of the output's deviation where the plain sum has 4e-7.
+    #[must_use]
+    pub fn with_fewer_products(mut self) -> Self {
+        if self.kernel == (3, 3)
+            && self.stride == 1
+            && self.padding == Padding::ONE
+            && self.in_channels.min(self.out_channels) >= winograd::LEAST_CHANNELS
+        {
+            self.winograd = Some(OnceLock::new());
+        }
+        self
     }
 
     /// Channels of the output.
@@ -174,6 +201,12 @@ impl Conv2d {
         }
         let mut out = FeatureMap::zeros(shape, output.padding);
         if shape.contains(&0) {
+            return Ok(out);
+        }
+        if let Some(winograd) = &self.winograd {
+            let winograd =
+                winograd.get_or_init(|| Winograd::new(&self.weight, self.in_channels, self.out_channels));
+            winograd.run(input, &self.bias, output, &mut out);
             return Ok(out);
         }
         let dealt;
@@ -275,198 +308,6 @@ impl Conv2d {
                 1.0,
                 ky > 0,
             );
-        }
-    }
-}
-
-/// The padded input, its rows perhaps dealt into phases.
-struct Source<'a> {
-    data: &'a [f32],
-    /// Pixels from one row to the next.
-    width: usize,
-    /// Rows of one image in one phase.
-    image_rows: usize,
-    /// Rows of all images in one phase.
-    phase_rows: usize,
-}
-
-impl<'a> Source<'a> {
-    fn whole(input: &'a FeatureMap) -> Self {
-        Self {
-            data: input.data(),
-            width: input.padded_width(),
-            image_rows: input.padded_height(),
-            phase_rows: 0,
-        }
-    }
-
-    /// Where padded row `y` of the first image lies.
-    fn row(&self, y: usize, stride: usize) -> usize {
-        (y % stride) * self.phase_rows + y / stride
-    }
-}
-
-/// Copies rows `0, s, 2s..` of every image, then rows `1, s + 1, ..`, and so on; widths become multiples of `s`, and the
-/// images of a phase equally high.
-fn deal_rows(input: &FeatureMap, stride: usize) -> Vec<f32> {
-    let batch = input.shape()[0];
-    let channels = input.shape()[3];
-    let (height, width) = (input.padded_height(), input.padded_width());
-    let image_rows = height.div_ceil(stride);
-    let pitch = width.next_multiple_of(stride) * channels;
-    let mut out = vec![0.0; stride * batch * image_rows * pitch];
-    out.par_chunks_exact_mut(pitch)
-        .enumerate()
-        .with_min_len(8)
-        .for_each(|(row, values)| {
-            let (phase, row) = (row / (batch * image_rows), row % (batch * image_rows));
-            let (n, y) = (row / image_rows, (row % image_rows) * stride + phase);
-            if y < height {
-                let start = (n * height + y) * width * channels;
-                values[..width * channels].copy_from_slice(&input.data()[start..start + width * channels]);
-            }
-        });
-    out
-}
-
-/// The numbering of output pixels along the padded rows of the input.
-#[derive(Clone, Copy)]
-struct Grid {
-    /// Numbers from one row to the next.
-    pitch: usize,
-    /// Numbers from one image to the next.
-    image: usize,
-    height: usize,
-    width: usize,
-}
-
-impl Grid {
-    /// The first real pixel `(n, y, x)` with a number of at least `q`.
-    fn next_pixel(&self, q: usize) -> (usize, usize, usize) {
-        let (n, within) = (q / self.image, q % self.image);
-        let (y, x) = (within / self.pitch, within % self.pitch);
-        if y >= self.height {
-            (n + 1, 0, 0)
-        } else if x < self.width {
-            (n, y, x)
-        } else if y + 1 < self.height {
-            (n, y + 1, 0)
-        } else {
-            (n + 1, 0, 0)
-        }
-    }
-
-    /// Calls `work` for each run of real pixels of one row within `range`: its numbers and its first pixel.
-    fn for_each_run(&self, range: &Range<usize>, work: &mut impl FnMut(Range<usize>, (usize, usize, usize))) {
-        let mut q = range.start;
-        while q < range.end {
-            let (n, y, x) = self.next_pixel(q);
-            q = n * self.image + y * self.pitch + x;
-            let stop = (q + self.width - x).min(range.end);
-            if stop > q {
-                work(q..stop, (n, y, x));
-            }
-            q = stop.max(q + 1);
-        }
-    }
-}
-
-/// Where the pixels of a map lie, without borrowing the map.
-#[derive(Clone, Copy)]
-struct Layout {
-    padded_height: usize,
-    padded_width: usize,
-    channels: usize,
-    padding: Padding,
-    length: usize,
-}
-
-impl Layout {
-    fn of(map: &FeatureMap) -> Self {
-        Self {
-            padded_height: map.padded_height(),
-            padded_width: map.padded_width(),
-            channels: map.shape()[3],
-            padding: map.padding(),
-            length: map.data().len(),
-        }
-    }
-
-    fn offset(&self, n: usize, y: usize, x: usize) -> usize {
-        let row = n * self.padded_height + self.padding.top + y;
-        (row * self.padded_width + self.padding.left + x) * self.channels
-    }
-}
-
-/// `out = activation(products + bias + residual)` for a run of pixels.
-fn finish_row(
-    out: &mut [f32],
-    products: &[f32],
-    bias: &[f32],
-    residual: Option<&[f32]>,
-    activation: Activation,
-) {
-    pulp::Arch::new().dispatch(Finish {
-        out,
-        products,
-        bias,
-        residual,
-        activation,
-    });
-}
-
-struct Finish<'a> {
-    out: &'a mut [f32],
-    products: &'a [f32],
-    bias: &'a [f32],
-    residual: Option<&'a [f32]>,
-    activation: Activation,
-}
-
-impl pulp::WithSimd for Finish<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        match self.activation {
-            Activation::None => self.finish(
-                #[inline(always)]
-                |x| x,
-            ),
-            Activation::Relu => self.finish(
-                #[inline(always)]
-                |x| Activation::Relu.apply(x),
-            ),
-            Activation::Silu => self.finish(
-                #[inline(always)]
-                |x| Activation::Silu.apply(x),
-            ),
-        }
-    }
-}
-
-impl Finish<'_> {
-    #[inline(always)]
-    fn finish(self, activation: impl Fn(f32) -> f32) {
-        let channels = self.bias.len();
-        let pixels = self
-            .out
-            .chunks_exact_mut(channels)
-            .zip(self.products.chunks_exact(channels));
-        if let Some(residual) = self.residual {
-            for ((out, products), residual) in pixels.zip(residual.chunks_exact(channels)) {
-                for (((out, product), bias), residual) in
-                    out.iter_mut().zip(products).zip(self.bias).zip(residual)
-                {
-                    *out = activation(product + bias + residual);
-                }
-            }
-        } else {
-            for (out, products) in pixels {
-                for ((out, product), bias) in out.iter_mut().zip(products).zip(self.bias) {
-                    *out = activation(product + bias);
-                }
-            }
         }
     }
 }

@@ -41,7 +41,7 @@ struct State {
 
 impl Admission {
     pub(super) fn new(config: &EncodeConfig, blocks: &Blocks, encoders: usize) -> Self {
-        let waiting = (4 * config.workers).div_ceil(config.batch.max(1)) as u64;
+        let waiting = (2 * config.workers).div_ceil(config.batch.max(1)) as u64;
         Self {
             state: Mutex::new(State {
                 claimed: blocks.start(),
@@ -52,7 +52,7 @@ impl Admission {
             changed: Condvar::new(),
             blocks: blocks.clone(),
             limit: config.memory,
-            most_blocks: LEAST_BLOCKS + 3 * encoders as u64 + waiting,
+            most_blocks: LEAST_BLOCKS + 2 * encoders as u64 + waiting,
             image_bytes: config.image_bytes(),
         }
     }
@@ -107,11 +107,10 @@ impl Admission {
         }
     }
 
-    /// Takes memory for decoding an image of so many pixels, and gives it back with the guard. One that is larger than
-    /// all there is is decoded alone.
-    pub(super) fn decoding(&self, pixels: u64) -> Option<Decoding<'_>> {
-        // Four bytes a pixel, and a copy of what the crop needs.
-        let bytes = (8 * pixels).min(self.limit);
+    /// Takes so many bytes for decoding an image, and gives them back with the guard. One that needs more than there is
+    /// is decoded alone.
+    pub(super) fn decoding(&self, needed: u64) -> Option<Decoding<'_>> {
+        let bytes = needed.min(self.limit);
         let mut state = self.lock();
         while !state.stopped && state.decoding > 0 && state.decoding + bytes > self.limit {
             state = self.wait(state);

@@ -47,8 +47,9 @@ pub(super) fn decode(
     decoded: &Sender<Decoded>,
 ) {
     for (position, bytes) in fetched {
-        let pixels = image::probe_pixels(&bytes);
-        let Some(memory) = admission.decoding(pixels) else {
+        // What the head does not tell, the decoder refuses.
+        let needed = image::probe(&bytes).map_or(0, |head| head.decoding_bytes() as u64);
+        let Some(memory) = admission.decoding(needed) else {
             return;
         };
         let image = clocks.time(Stage::Decode, || {

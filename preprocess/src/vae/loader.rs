@@ -72,7 +72,7 @@ impl<'a, 'b> Loader<'a, 'b> {
     ) -> Result<Conv2d, Error> {
         let weight = self.tensor(&format!("{name}.weight"), &shape)?;
         let bias = self.tensor(&format!("{name}.bias"), &shape[..1])?;
-        Ok(Conv2d::new(&weight, shape, bias, stride, padding)?)
+        Ok(Conv2d::new(&weight, shape, bias, stride, padding)?.with_fewer_products())
     }
 
     /// A group norm.

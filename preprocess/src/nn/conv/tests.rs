@@ -178,3 +178,39 @@ fn misfits_are_errors() {
         Err(Error::TooSmall { .. })
     ));
 }
+
+#[test]
+fn fewer_products_give_the_same_sums() {
+    for (input, out_channels, border) in [
+        ([2, 64, 9, 14], 96, Padding::ONE),
+        ([1, 80, 4, 4], 64, Padding::same(2)),
+        ([1, 64, 1, 3], 64, Padding::ONE),
+        ([1, 65, 40, 70], 64, Padding::ONE),
+    ] {
+        let [batch, channels, height, width] = input;
+        let shape = [out_channels, channels, 3, 3];
+        let weight = synthetic_tensor("conv.weight", 1, &shape, 12.0);
+        let bias = synthetic_tensor("conv.bias", 2, &[out_channels], 12.0);
+        let values = synthetic_tensor("input", 3, &[batch * channels * height * width], 12.0);
+        let map = FeatureMap::from_nchw(&values, input, border).unwrap();
+        let conv = Conv2d::new(&weight, shape, bias, 1, Padding::ONE).unwrap();
+        let residual = synthetic_tensor("residual", 4, &[batch * out_channels * height * width], 12.0);
+        let residual =
+            FeatureMap::from_nchw(&residual, [batch, out_channels, height, width], Padding::NONE).unwrap();
+        let output = Output {
+            padding: Padding {
+                top: 1,
+                bottom: 0,
+                left: 2,
+                right: 1,
+            },
+            activation: Activation::Silu,
+            residual: Some(&residual),
+        };
+        let plain = conv.forward(&map, output).unwrap();
+        let few = conv.with_fewer_products().forward(&map, output).unwrap();
+        let all = plain.data().iter().zip(few.data());
+        let worst = all.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{input:?}: {worst}");
+    }
+}

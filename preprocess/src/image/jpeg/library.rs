@@ -15,8 +15,8 @@ use mozjpeg_sys::{
     jpeg_start_decompress, jpeg_std_error,
 };
 
-use super::decode::check_size;
-use super::{Error, Rgbx};
+use super::super::probe::check_size;
+use super::super::{Error, Rgbx};
 
 /// What unwinds out of the library.
 struct Abort(Error);
