@@ -60,7 +60,7 @@ pub(super) fn run(args: &ExportArgs, printer: &mut Printer) -> Result<u8> {
         Some("safetensors") => Format::Safetensors,
         Some("npz") => Format::Npz,
         _ => bail!(
-            "{}: the name must tell the format\nhint: --out FILE.safetensors, --out FILE.npz, or --layout dit --out DIR",
+            "{}: the name must tell the format\nhint: --out FILE.safetensors or --out FILE.npz; for a folder --layout dit",
             args.out.display()
         ),
     };
