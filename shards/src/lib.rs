@@ -27,5 +27,7 @@ pub mod reader;
 pub mod rng;
 mod seek_table;
 pub mod shuffle;
+#[doc(hidden)]
+pub mod study;
 pub mod verify;
 pub mod writer;

@@ -5,6 +5,7 @@ mod export;
 mod inspect;
 mod picture;
 mod statistics;
+mod study;
 mod target;
 mod verify;
 
@@ -41,6 +42,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Measure how fast training batches can be loaded
     Bench(bench::BenchArgs),
+    /// Measure what each dtype, frame size and level of compression would cost on the latents of a dataset
+    Study(study::StudyArgs),
 }
 
 /// Runs `shards` with the arguments `args` (the program's name first); answers the exit code.
@@ -55,6 +58,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u
         Command::Verify(args) => verify::run(args, printer),
         Command::Export(args) => export::run(args, printer),
         Command::Bench(args) => bench::run(args, printer),
+        Command::Study(args) => study::run(args, printer),
     };
     let code = done.unwrap_or_else(|error| exit::fail(printer, &error));
     printer.flush();

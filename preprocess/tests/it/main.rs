@@ -3,6 +3,7 @@
 
 mod bad_images;
 mod encode;
+mod formats;
 mod kill;
 mod shards_cli;
 mod vae_source;
