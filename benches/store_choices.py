@@ -47,7 +47,9 @@ def bit_planes(values):
 
 
 def ordered(values):
-    """Floats' bits in the order of their values: what differences of neighbours need."""
+    """Floats' bits in the order of their values: what differences of neighbours need. Bytes are integers already."""
+    if values.dtype == np.uint8:
+        return values ^ np.uint8(0x80)
     bits = values.dtype.itemsize * 8
     sign = np.array(1 << (bits - 1), values.dtype)
     return np.where(values & sign, ~values, values | sign)
@@ -106,8 +108,8 @@ def main():
         results["ordered bits, byte planes, zstd 1"] = zstd_size(planes(ordered(values)))
         for kind in ("left", "up", "linear", "mean", "paeth"):
             results[f"{kind} prediction, byte planes, zstd 1"] = zstd_size(planes(predicted(values, shape, kind)))
-        typed = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "int8": np.uint8}[dtype]
-        numbers = ordered(values) if dtype == "bf16" else values.view(typed)
+        typed = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "int8": np.uint16}[dtype]
+        numbers = ordered(values) if dtype == "bf16" else values.astype(typed) if dtype == "int8" else values.view(typed)
         for level in (4, 8):
             config = ChunkConfig(compression_level=level)
             results[f"pcodec {level}"] = np.mean([len(standalone.simple_compress(row, config)) for row in numbers])

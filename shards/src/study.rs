@@ -31,10 +31,8 @@ pub struct Cost {
     pub decode_seconds: f64,
 }
 
-/// Passes over the rows go on for at least this long: the system's clocks of CPU time tick in milliseconds.
-const LEAST_SECONDS: f64 = 0.15;
-
-/// Encodes and decodes `rows` (mean, log-variance); `seconds` is the clock.
+/// Encodes and decodes `rows` (mean, log-variance), again and again for at least `least_seconds` by the clock `seconds`:
+/// clocks of CPU time tick in milliseconds.
 ///
 /// # Errors
 /// What a row cannot be stored for, or zstd's complaint.
@@ -42,6 +40,7 @@ pub fn measure(
     choice: &Choice,
     rows: &[(Vec<f32>, Option<Vec<f32>>)],
     seconds: &dyn Fn() -> f64,
+    least_seconds: f64,
 ) -> Result<Cost> {
     let layout = choice.layout;
     let (row_bytes, row_cuts) = (layout.row_bytes(), layout.cuts());
@@ -51,7 +50,7 @@ pub fn measure(
     };
     let refuse = |what| Error::Settings { what };
     let (mut frames, mut squared_error) = (Vec::new(), 0.0);
-    let encode_seconds = repeat(seconds, || {
+    let encode_seconds = repeat(seconds, least_seconds, || {
         frames.clear();
         squared_error = 0.0;
         for rows in rows.chunks(choice.frame_rows) {
@@ -72,7 +71,7 @@ pub fn measure(
     let mut decoder = Decoder::new();
     let mut content = vec![0; choice.frame_rows * row_bytes];
     let (mut mean, mut logvar) = (vec![0.0; layout.elements()], vec![0.0; layout.elements()]);
-    let decode_seconds = repeat(seconds, || {
+    let decode_seconds = repeat(seconds, least_seconds, || {
         for (rows, frame) in &frames {
             let content = &mut content[..rows * row_bytes];
             decoder.decode(frame, content).map_err(refuse)?;
@@ -92,13 +91,17 @@ pub fn measure(
 }
 
 /// Seconds of one pass of `work`.
-fn repeat(seconds: &dyn Fn() -> f64, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+fn repeat(
+    seconds: &dyn Fn() -> f64,
+    least_seconds: f64,
+    mut work: impl FnMut() -> Result<()>,
+) -> Result<f64> {
     let (start, mut passes) = (seconds(), 0.0);
     loop {
         work()?;
         passes += 1.0;
         let spent = seconds() - start;
-        if spent >= LEAST_SECONDS {
+        if spent >= least_seconds {
             return Ok(spent / passes);
         }
     }

@@ -24,6 +24,9 @@ pub(super) struct StudyArgs {
     /// Samples, spread over the dataset
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
+    /// Measure each choice for at least so many CPU seconds
+    #[arg(long, default_value_t = 0.15)]
+    seconds: f64,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -69,7 +72,7 @@ pub(super) fn run(args: &StudyArgs, printer: &mut Printer) -> Result<u8> {
                     frame_rows,
                     level,
                 };
-                let cost = study::measure(&choice, &sample.rows, &cpu_seconds(Instant::now()))?;
+                let cost = study::measure(&choice, &sample.rows, &cpu_seconds(Instant::now()), args.seconds)?;
                 let line = Line::new(&sample, &choice, &cost);
                 table += &line.text(name, frame_rows, level);
                 lines.push(line.json(name, frame_rows, level));

@@ -6,6 +6,7 @@ mod encode;
 mod formats;
 mod kill;
 mod shards_cli;
+mod study;
 mod vae_source;
 
 use std::ffi::OsString;
