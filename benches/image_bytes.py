@@ -9,6 +9,7 @@ first. Needs the `crop` benchmark, which cargo builds.
 """
 
 import argparse
+import fnmatch
 import hashlib
 import io
 import json
@@ -51,7 +52,7 @@ def save(image, kind, **options):
 def rare_files():
     """Name and bytes of every format that is met once in a million photographs."""
     rng = np.random.default_rng(7)
-    y, x = np.mgrid[0:61, 0:83]
+    y, x = np.mgrid[0:41, 0:47]
     waves = np.stack([127 + 120 * np.sin(x / (5 + c) + y / (9 - c)) for c in range(4)], -1)
     noise = (waves + rng.normal(0, 12, waves.shape)).clip(0, 255).astype(np.uint8)
     rgb, rgba, cmyk = (Image.fromarray(noise[..., :n], m) for n, m in ((3, "RGB"), (4, "RGBA"), (4, "CMYK")))
@@ -87,7 +88,7 @@ def rare_files():
     for quality in (1, 5, 30, 75, 100):
         for sampling in (0, 1, 2):
             files[f"jpeg-q{quality}-{sampling}.jpg"] = save(rgb, "JPEG", quality=quality, subsampling=sampling)
-        hard = Image.fromarray((rng.integers(0, 2, (45, 70, 3)) * 255).astype(np.uint8))
+        hard = Image.fromarray((rng.integers(0, 2, (25, 40, 3)) * 255).astype(np.uint8))
         files[f"jpeg-hard-{quality}.jpg"] = save(hard, "JPEG", quality=quality)
         files[f"jpeg-optimised-{quality}.jpg"] = save(rgb, "JPEG", quality=quality, optimize=True)
         files[f"jpeg-progressive-{quality}.jpg"] = save(rgb, "JPEG", quality=quality, progressive=True)
@@ -108,12 +109,33 @@ def rare_files():
     files["jpeg-truncated.jpg"] = plain[: len(plain) * 2 // 3]
     files["jpeg-damaged.jpg"] = plain[: len(plain) // 2] + b"\x12\x34\x56" + plain[len(plain) // 2 + 3:]
     frame = plain.index(b"\xff\xc0")
-    files["jpeg-lies.jpg"] = plain[: frame + 5] + b"\x2f\x00\x2f\x00" + plain[frame + 9:]
+    files["jpeg-lies.jpg"] = plain[: frame + 5] + b"\x07\x00\x07\x00" + plain[frame + 9:]
     files["jpeg-65500.jpg"] = plain[: frame + 5] + b"\xff\xdc\xff\xdc" + plain[frame + 9:]
     for kind in ("GIF", "BMP", "TIFF"):
         files[f"{kind}.JPEG"] = save(rgb, kind)
     files["empty.jpg"], files["text.jpg"] = b"", b"Dear diary, this is no image.\n"
     return files
+
+
+# What is committed for the tests: one of each kind.
+FIXTURES = ["png-*", "webp-rgb*", "webp-anim*", "webp-trunc*", "webp-alpha-2[12]x*", "webp-1x*", "webp-2x*", "webp-19x*", "jpeg-q1-*", "jpeg-q75-*",
+            "jpeg-hard-30*", "jpeg-optimised-75*", "jpeg-progressive-75*", "jpeg-grey-75*", "jpeg-[a-gl-no-p]*[a-z].jpg", "jpeg-ycck*", "jpeg-1x*", "jpeg-5x*", "jpeg-65500*", "jpeg-restart*", "jpeg-trunc*", "*.JPEG", "empty*", "text*"]
+
+
+def fixtures(folder):
+    """Writes the committed files, and what Pillow makes of every file there."""
+    for name, data in rare_files().items():
+        if any(fnmatch.fnmatch(name, pattern) for pattern in FIXTURES):
+            (folder / name).write_bytes(data)
+    expected = {}
+    for file in sorted(f for f in folder.iterdir() if f.suffix != ".json"):
+        try:
+            image = Image.open(file).convert("RGB")
+            expected[file.name] = [image.width, image.height, digest(np.asarray(image)), digest(center_crop(image, 24))]
+        except Exception:
+            expected[file.name] = None
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in expected.items())
+    (folder / "expected.json").write_text("{\n" + lines + "\n}\n")
 
 
 def digest(array):
@@ -135,8 +157,11 @@ def main():
     parser.add_argument("--formats", action="store_true")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--fixtures", type=pathlib.Path, help="only write the files of the tests here, with Pillow's digests")
     args = parser.parse_args()
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    if args.fixtures:
+        return fixtures(args.fixtures)
     with tempfile.TemporaryDirectory() as made:
         folder = args.folder or pathlib.Path(made)
         if args.formats:

@@ -65,9 +65,14 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(compression: Compression) -> Result<Self> {
+        Self::with_level(compression, LEVEL)
+    }
+
+    /// With another level than the format's writer uses, to measure.
+    pub(crate) fn with_level(compression: Compression, level: i32) -> Result<Self> {
         let mut context = CCtx::create();
         for parameter in [
-            CParameter::CompressionLevel(LEVEL),
+            CParameter::CompressionLevel(level),
             CParameter::ChecksumFlag(true),
             CParameter::MinMatch(MIN_MATCH),
             CParameter::HashLog(HASH_LOG),

@@ -31,6 +31,8 @@ pub mod reader;
 pub mod rng;
 mod seek_table;
 pub mod shuffle;
+#[doc(hidden)]
+pub mod study;
 mod vectorised;
 pub mod verify;
 pub mod writer;

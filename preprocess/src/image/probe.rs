@@ -128,7 +128,7 @@ fn jpeg(bytes: &[u8]) -> Result<Header, Error> {
                     bytes_per_pixel: 4 + components * coefficients,
                 });
             }
-            0xd8 | 0xd9 | 0xda => return Err(Error::Jpeg("no frame header before the data".into())),
+            0xd8..=0xda => return Err(Error::Jpeg("no frame header before the data".into())),
             _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
         }
     }

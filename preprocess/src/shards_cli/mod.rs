@@ -6,6 +6,7 @@ mod inspect;
 mod merge;
 mod picture;
 mod statistics;
+mod study;
 mod target;
 mod verify;
 
@@ -45,6 +46,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Measure how fast training batches can be loaded
     Bench(bench::BenchArgs),
+    /// Measure what each dtype, frame size and level of compression would cost on the latents of a dataset
+    Study(study::StudyArgs),
 }
 
 /// Runs `shards` with the arguments `args` (the program's name first); answers the exit code.
@@ -60,6 +63,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u
         Command::Export(args) => export::run(args, printer),
         Command::Merge(args) => merge::run(args, printer),
         Command::Bench(args) => bench::run(args, printer),
+        Command::Study(args) => study::run(args, printer),
     };
     let code = done.unwrap_or_else(|error| exit::fail(printer, &error));
     printer.flush();

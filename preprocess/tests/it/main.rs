@@ -3,11 +3,13 @@
 
 mod bad_images;
 mod encode;
+mod formats;
 mod full_disk;
 mod kill;
 mod parts;
 mod shards_cli;
 mod sources;
+mod study;
 mod vae_source;
 
 use std::ffi::OsString;

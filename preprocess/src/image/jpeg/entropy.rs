@@ -121,7 +121,7 @@ impl Bits<'_> {
         } else {
             self.value(symbol.value as u32)
         };
-        *predicted += difference;
+        *predicted = predicted.wrapping_add(difference);
         if STORE {
             group[lane % LANES] = *predicted as i16;
         }

@@ -75,3 +75,91 @@ pub(super) fn with_common<T>(
         Some(done)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The JPEG files of the tests, by name.
+    fn files() -> Vec<(String, Vec<u8>)> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/images");
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.starts_with("jpeg-") {
+                files.push((name, std::fs::read(path).unwrap()));
+            }
+        }
+        files
+    }
+
+    fn window(bytes: &[u8], columns: Range<usize>, rows: Range<usize>) -> Option<Vec<u8>> {
+        let wanted = (columns, rows);
+        with_common(
+            bytes,
+            |_, _| wanted,
+            |pixels, rows| (0..rows).flat_map(|y| pixels.row(y).to_vec()).collect(),
+        )
+    }
+
+    #[test]
+    fn our_decoder_gives_the_librarys_pixels_of_every_window() {
+        let mut common = 0;
+        for (name, bytes) in files() {
+            let Ok(whole) = library::decode(&bytes) else {
+                continue;
+            };
+            let (w, h) = (whole.width, whole.height);
+            if w * h > 10_000 {
+                continue;
+            }
+            let sides = |n: usize| [0..n, n / 2..n, n / 3..n / 3 + 1, 0..n.div_ceil(2), n - 1..n];
+            for columns in sides(w) {
+                for rows in sides(h) {
+                    let Some(ours) = window(&bytes, columns.clone(), rows.clone()) else {
+                        continue;
+                    };
+                    common += 1;
+                    let mut theirs = Vec::new();
+                    for y in rows.clone() {
+                        theirs.extend_from_slice(
+                            &whole.data[(y * w + columns.start) * 4..][..columns.len() * 4],
+                        );
+                    }
+                    let is_equal = ours
+                        .chunks(4)
+                        .zip(theirs.chunks(4))
+                        .all(|(a, b)| a[..3] == b[..3]);
+                    assert!(
+                        is_equal && ours.len() == theirs.len(),
+                        "{name} {columns:?} {rows:?}"
+                    );
+                }
+            }
+        }
+        assert!(common > 300, "{common}");
+    }
+
+    #[test]
+    fn rare_and_damaged_files_are_left_to_the_library() {
+        for (name, bytes) in files() {
+            let rare = [
+                "progressive",
+                "arithmetic",
+                "cmyk",
+                "ycck",
+                "41",
+                "440",
+                "truncated",
+                "no-end",
+                "lies",
+                "65500",
+            ];
+            if rare.iter().any(|part| name.contains(part)) {
+                let whole = |width, height| (0..width, 0..height);
+                assert!(with_common(&bytes, whole, |_, _| ()).is_none(), "{name}");
+            }
+        }
+    }
+}

@@ -115,7 +115,7 @@ fn enlarge(
     out.resize(end - first, 0);
     let inner = &mut weighted[low + 1 - first..high + 1 - first];
     if kind == Kind::HalfBoth {
-        let far = if y % 2 == 0 {
+        let far = if y.is_multiple_of(2) {
             (y / 2).saturating_sub(1)
         } else {
             (y / 2 + 1).min(plane.height - 1)

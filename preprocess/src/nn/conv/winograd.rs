@@ -59,16 +59,8 @@ impl Winograd {
             .par_chunks_exact_mut(plane)
             .enumerate()
             .for_each(|(product, out)| {
-                let (i, j) = (product / IN, product % IN);
-                for (k, out) in out.iter_mut().enumerate() {
-                    let mut sum = 0.0;
-                    for (y, gy) in g[i].iter().enumerate() {
-                        for (x, gx) in g[j].iter().enumerate() {
-                            sum += gy * gx * f64::from(weight[(y * 3 + x) * plane + k]);
-                        }
-                    }
-                    *out = sum as f32;
-                }
+                let factors = std::array::from_fn(|tap| g[product / IN][tap / 3] * g[product % IN][tap % 3]);
+                pulp::Arch::new().dispatch(WeightTransform { weight, factors, out });
             });
         Self {
             in_channels,
@@ -189,6 +181,35 @@ impl Winograd {
             first: tile * channels,
             step: tiles * channels,
         });
+    }
+}
+
+/// `G g G^T`, one product of the 36: a sum over the nine taps, in f64.
+struct WeightTransform<'a> {
+    weight: &'a [f32],
+    factors: [f64; 9],
+    out: &'a mut [f32],
+}
+
+impl pulp::WithSimd for WeightTransform<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        const LANES: usize = 256;
+        let plane = self.out.len();
+        for (i, out) in self.out.chunks_mut(LANES).enumerate() {
+            let mut sums = [0.0f64; LANES];
+            for (tap, factor) in self.factors.iter().enumerate() {
+                let weight = &self.weight[tap * plane + i * LANES..][..out.len()];
+                for (sum, w) in sums.iter_mut().zip(weight) {
+                    *sum += factor * f64::from(*w);
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(&sums) {
+                *out = *sum as f32;
+            }
+        }
     }
 }
 
