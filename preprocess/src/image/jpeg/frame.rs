@@ -134,6 +134,9 @@ impl Frame {
                     1 => i16::from_be_bytes([values[2 * k], values[2 * k + 1]]),
                     _ => return None,
                 };
+                if natural[usize::from(*place)] <= 0 {
+                    return None;
+                }
             }
             *table = Some(natural);
             body = &rest[values.len()..];

@@ -1,7 +1,8 @@
 //! The library's accurate integer inverse cosine transform (`jidctint`, Loeffler, Ligtenberg and Moschytz 1989), on 16
 //! blocks at a time, one a lane.
 //!
-//! Intermediate results are of 16 bits and saturate, as in the library's vector code, which Pillow runs.
+//! Intermediate results are of 16 bits, as in the library's vector code, which Pillow runs: they saturate, but for blocks
+//! without frequencies down the columns, where they wrap around. Only damaged files ever get there.
 
 /// Blocks that are transformed together.
 pub(super) const LANES: usize = 16;
@@ -28,8 +29,32 @@ pub(super) fn inverse(coefficients: &[i16; 64 * LANES], table: &[i16; 64], rows:
     for x in 0..8 {
         columns(coefficients, table, x, &mut between);
     }
+    let first = |x: usize, lane: usize| coefficients[x * LANES + lane].wrapping_mul(table[x]);
+    let mut extreme = false;
+    for x in 0..8 {
+        for lane in 0..LANES {
+            extreme |= !(-8192..8192).contains(&first(x, lane));
+        }
+    }
+    if extreme {
+        wrap(coefficients, table, &mut between);
+    }
     for (y, row) in rows.into_iter().enumerate() {
         across(&between, y, row);
+    }
+}
+
+/// The columns of blocks that have coefficients in the first row only, without saturation.
+#[cold]
+fn wrap(coefficients: &[i16; 64 * LANES], table: &[i16; 64], between: &mut [i16; 64 * LANES]) {
+    for lane in 0..LANES {
+        if (8..64).any(|k| coefficients[k * LANES + lane] != 0) {
+            continue;
+        }
+        for k in 0..64 {
+            let first = coefficients[k % 8 * LANES + lane].wrapping_mul(table[k % 8]);
+            between[k * LANES + lane] = first << 2;
+        }
     }
 }
 
