@@ -1,12 +1,11 @@
 //! From the source's bytes to blocks of cropped images, in order.
 
-use std::collections::BTreeMap;
-
 use crossbeam_channel::{Receiver, Sender};
 
 use super::admission::Admission;
 use super::clock::{Clocks, Stage};
 use super::config::Blocks;
+use super::order::InOrder;
 use super::{EncodeConfig, Error};
 use crate::dataset::Dataset;
 use crate::image::{self, RgbImage};
@@ -64,19 +63,13 @@ pub(super) fn decode(
 
 /// Gathers images into blocks.
 pub(super) fn gather(blocks: &Blocks, decoded: &Receiver<Decoded>, gathered: &Sender<Gathered>) {
-    let mut early = BTreeMap::new();
+    let mut images = InOrder::new(decoded);
     for number in blocks.numbers() {
         let positions = blocks.positions(number);
         let mut block = Vec::with_capacity((positions.end - positions.start) as usize);
         for position in positions {
-            let image = loop {
-                if let Some(image) = early.remove(&position) {
-                    break image;
-                }
-                let Ok((other, image)) = decoded.recv() else {
-                    return;
-                };
-                early.insert(other, image);
+            let Some(image) = images.take(position) else {
+                return;
             };
             block.push((position, image));
         }

@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod decode;
 mod encode;
+mod order;
 mod rejects;
 mod write;
 

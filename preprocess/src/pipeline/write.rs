@@ -1,7 +1,5 @@
 //! The thread that writes, block by block in order.
 
-use std::collections::BTreeMap;
-
 use crossbeam_channel::{Receiver, Sender};
 use shards::manifest::Manifest;
 use shards::writer::{DatasetWriter, EncodedRecord};
@@ -11,6 +9,7 @@ use super::admission::Admission;
 use super::clock::{Clocks, Stage};
 use super::config::Blocks;
 use super::encode::{Block, Outcome};
+use super::order::InOrder;
 use super::rejects::Rejects;
 
 /// How far the writer is.
@@ -31,16 +30,10 @@ pub(super) fn write(
     compressed: &Receiver<Block<EncodedRecord>>,
     told: &Sender<Told>,
 ) -> Result<(Manifest, u64), Error> {
-    let mut early = BTreeMap::new();
+    let mut finished = InOrder::new(compressed);
     for number in blocks.numbers() {
-        let outcomes = loop {
-            if let Some(outcomes) = early.remove(&number) {
-                break outcomes;
-            }
-            let Ok((other, outcomes)) = compressed.recv() else {
-                return Err(Error::Stopped);
-            };
-            early.insert(other, outcomes);
+        let Some(outcomes) = finished.take(number) else {
+            return Err(Error::Stopped);
         };
         for (_, outcome) in outcomes {
             let done = clocks.time(Stage::Write, || match outcome {
