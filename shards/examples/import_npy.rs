@@ -4,7 +4,7 @@
 //! `[N]` in i64, log-variances in f16; `mean bf16 zstd 1` for example. With two views the second is the first, mirrored.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use half::f16;
 use shards::{
@@ -43,6 +43,7 @@ fn main() -> Result<()> {
         image_size: 8 * h,
         transform: "none".to_owned(),
         decoder: "none".to_owned(),
+        libraries: BTreeMap::new(),
         vae: VaeRecord {
             id: "synthetic".to_owned(),
             revision: None,

@@ -1,6 +1,6 @@
 //! `dataset.json`: what a dataset holds, how it was made, and the hash of every shard.
 
-use std::{fmt, ops::Deref, path::Path};
+use std::{collections::BTreeMap, fmt, ops::Deref, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -169,8 +169,12 @@ pub struct ManifestHeader {
     pub image_size: usize,
     /// The crop.
     pub transform: String,
-    /// The image decoder and its version.
+    /// The arithmetic of the image decoder.
     pub decoder: String,
+    /// The libraries that decoded the images, with their versions; not part of the fingerprint, as other versions that
+    /// give other bytes get another [`Self::decoder`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub libraries: BTreeMap<String, String>,
     /// The autoencoder.
     pub vae: VaeRecord,
     /// How latents are stored.

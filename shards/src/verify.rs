@@ -1,4 +1,4 @@
-//! Walks over every checksum and hash, in parallel, and does not stop at the first fault.
+//! Compares shards with their hashes and checksums, in parallel, and does not stop at the first fault.
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,14 @@ use crate::{
 /// How much is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
-    /// Every frame is decoded and compared with its checksums, every file with its hash.
-    #[default]
-    Frames,
     /// Files are compared with the hashes of the manifest: a file that has its hash is, bit by bit, the one that was
-    /// written and read back then. Frames of other files are decoded, to say what is damaged.
+    /// written and read back then. Frames are decoded only in files that do not have theirs, to say what is damaged, and
+    /// in a shard that is looked at alone.
+    #[default]
     Hashes,
+    /// Every frame is decoded and compared with its checksums, every file with its hash: what a hash cannot show is a
+    /// fault of the program that wrote the dataset.
+    Frames,
 }
 
 /// What was found in one shard.
@@ -29,7 +31,7 @@ pub struct ShardReport {
     pub path: PathBuf,
     /// Samples; 0 when it cannot be opened.
     pub samples: u64,
-    /// Frames that were checked.
+    /// Frames that it holds.
     pub frames: usize,
     /// All that is wrong, in the file's order.
     pub faults: Vec<Error>,
@@ -58,12 +60,12 @@ impl Report {
     }
 }
 
-/// Checks every shard of the dataset in `dir`, or the one shard that `path` names.
+/// Checks every shard of the dataset in `path`, or the one shard that it names.
 ///
 /// # Errors
 /// When there is nothing to check: no such file, no manifest, or one of a later version. Faults are in the report.
 pub fn verify(path: &Path) -> Result<Report> {
-    verify_to(path, Depth::Frames)
+    verify_to(path, Depth::default())
 }
 
 /// The same, as deep as wanted.
@@ -89,7 +91,7 @@ pub fn verify_to(path: &Path, depth: Depth) -> Result<Report> {
     };
     report.shards = manifest
         .shards
-        .iter()
+        .par_iter()
         .map(|entry| verify_shard(&path.join(&entry.file), Some(entry), depth))
         .collect();
     if report.is_sound()

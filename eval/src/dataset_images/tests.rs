@@ -1,6 +1,6 @@
 //! Originals and reconstructions of small datasets.
 
-use std::ffi::OsString;
+use std::{collections::BTreeMap, ffi::OsString};
 
 use preprocess::console::{Printer, grid};
 use preprocess::dataset::demo;
@@ -119,6 +119,7 @@ fn foreign(dir: &Path, vae: &str) -> DatasetImages {
         image_size: 4,
         transform: "adm-center-crop".to_owned(),
         decoder: "none".to_owned(),
+        libraries: BTreeMap::new(),
         vae: VaeRecord {
             id: vae.to_owned(),
             revision: None,

@@ -241,6 +241,14 @@ fn say_provenance(manifest: &Manifest, printer: &mut Printer) {
         "images    {} px, transform {}, decoder {}",
         manifest.image_size, manifest.transform, manifest.decoder
     ));
+    if !manifest.libraries.is_empty() {
+        let libraries: Vec<String> = manifest
+            .libraries
+            .iter()
+            .map(|(name, version)| format!("{name} {version}"))
+            .collect();
+        printer.say(format_args!("decoded   by {}", libraries.join(", ")));
+    }
     let vae = &manifest.vae;
     printer.say(format_args!(
         "vae       {}, revision {}, sha256 {}, 1/{} of the side, scaling factor {}",

@@ -1,4 +1,4 @@
-//! `shards verify`: every checksum of a dataset or a shard.
+//! `shards verify`: the hashes and checksums of a dataset or a shard.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ use shards::verify::{Depth, verify_to};
 use crate::console::count::with_commas;
 use crate::console::{JsonTarget, Printer, exit};
 
-/// Checks every checksum, length and hash.
+/// Checks that every byte is the one that was written.
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
     /// A dataset's folder, or one shard
     path: PathBuf,
-    /// Compare files with their hashes only, where these are right: that proves as much about the bytes, and takes less
-    /// time; by default every frame is decoded as well
+    /// Decode every frame too; without it a file that has the manifest's SHA-256 is taken as sound, and frames are
+    /// decoded only to say where another is damaged
     #[arg(long)]
-    hashes: bool,
+    frames: bool,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -27,7 +27,7 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<u8> {
     let json: &JsonTarget = &args.json;
     printer.set_json(json);
-    let depth = if args.hashes { Depth::Hashes } else { Depth::Frames };
+    let depth = if args.frames { Depth::Frames } else { Depth::Hashes };
     let report = verify_to(&args.path, depth)?;
     let frames: usize = report.shards.iter().map(|shard| shard.frames).sum();
     let samples: u64 = report.shards.iter().map(|shard| shard.samples).sum();

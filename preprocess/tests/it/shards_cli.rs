@@ -202,7 +202,10 @@ fn verify_lists_each_fault_with_file_frame_and_byte() {
     let (code, out, err) = shards(&["verify", text(&data)]);
     assert_eq!(code, 0, "{err}");
     // Per shard a header, two rows a sample and an index.
-    assert_eq!(out, "sound: 46 frames of 3 shards with 20 samples\n");
+    let sound = "sound: 46 frames of 3 shards with 20 samples\n";
+    assert_eq!(out, sound);
+    let (code, out, err) = shards(&["verify", text(&data), "--frames"]);
+    assert_eq!((code, out.as_str()), (0, sound), "{err}");
     let (code, out, _) = shards(&["verify", text(&data), "--json"]);
     assert_eq!(
         (code, &json(&out)["sound"], &json(&out)["samples"]),

@@ -1,6 +1,6 @@
 //! Datasets of Gaussian latents, for the tests of this folder and for those inside the crate.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use shards::{
     error::Result,
@@ -21,6 +21,7 @@ pub(crate) fn header(shape: [usize; 3], store: StoreSettings) -> ManifestHeader 
         image_size: 8 * shape[1],
         transform: "adm-center-crop".to_owned(),
         decoder: "none".to_owned(),
+        libraries: BTreeMap::new(),
         vae: VaeRecord {
             id: "test".to_owned(),
             revision: None,

@@ -59,6 +59,26 @@ pub enum Order {
     Shuffle,
 }
 
+/// What of the dataset is kept in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// Nothing but what the system keeps of the files.
+    #[default]
+    None,
+    /// All of it, decoded: for datasets that fit.
+    Ram,
+}
+
+impl From<Cache> for shards::loader::Cache {
+    fn from(cache: Cache) -> Self {
+        match cache {
+            Cache::None => Self::None,
+            Cache::Ram => Self::Ram,
+        }
+    }
+}
+
 /// The `[data]` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -69,6 +89,8 @@ pub struct DataConfig {
     pub order: Order,
     /// Threads that decode shards.
     pub workers: usize,
+    /// What is kept in memory.
+    pub cache: Cache,
 }
 
 impl Default for DataConfig {
@@ -77,6 +99,7 @@ impl Default for DataConfig {
             path: PathBuf::new(),
             order: Order::Shuffle,
             workers: 1,
+            cache: Cache::None,
         }
     }
 }

@@ -7,9 +7,10 @@ use crate::checkpoint::{self, Buffers, DatasetRecord, State};
 use crate::config::{Config, LrSchedule, entries};
 
 /// Keys that change how a run is carried out, not what it computes.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "data.path",
     "data.workers",
+    "data.cache",
     "optim.micro_batch_size",
     "run.checkpoint_every",
     "run.keep_last",

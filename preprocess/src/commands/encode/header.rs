@@ -1,5 +1,7 @@
 //! What the manifest says of a dataset before its first sample.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use shards::manifest::{Compression, Dtype, Flip, ManifestHeader, Source, Store, StoreSettings};
 
@@ -8,12 +10,30 @@ use crate::commands::autoencoder;
 use crate::dataset::{Dataset, open::Opened};
 use crate::vae::AutoencoderKl;
 
-/// What decodes images: its bytes are those of Pillow, whatever the versions of the libraries.
+/// How images are decoded: the bytes are those of Pillow, whatever the versions of the libraries.
 const DECODER: &str = "libjpeg-turbo islow fancy";
+
+/// The libraries that decode, as they were linked: the build script reads their versions from `Cargo.lock`. Common JPEG
+/// files are decoded by this crate itself.
+const LIBRARIES: [(&str, &str); 4] = [
+    ("preprocess", env!("CARGO_PKG_VERSION")),
+    ("mozjpeg-sys", env!("VERSION_OF_MOZJPEG_SYS")),
+    ("libwebp-sys", env!("VERSION_OF_LIBWEBP_SYS")),
+    ("png", env!("VERSION_OF_PNG")),
+];
 
 pub(super) fn header(args: &EncodeArgs, opened: &Opened, vae: &AutoencoderKl) -> Result<ManifestHeader> {
     let (size, source) = (args.size as usize, &opened.dataset);
     let class_names = source.class_names();
+    let (decoder, libraries) = match source {
+        Dataset::Demo(_) => ("none", BTreeMap::new()),
+        Dataset::Images(_) => (
+            DECODER,
+            LIBRARIES
+                .map(|(name, version)| (name.to_owned(), version.to_owned()))
+                .into(),
+        ),
+    };
     Ok(ManifestHeader {
         name: format!("{}-{size}", args.dataset),
         source: Source {
@@ -26,12 +46,8 @@ pub(super) fn header(args: &EncodeArgs, opened: &Opened, vae: &AutoencoderKl) ->
         },
         image_size: size,
         transform: source.transform().into(),
-        decoder: if matches!(source, Dataset::Demo(_)) {
-            "none"
-        } else {
-            DECODER
-        }
-        .into(),
+        decoder: decoder.into(),
+        libraries,
         vae: vae.record().clone(),
         store: settings(args, vae)?,
         shape: autoencoder::shape(vae, size),

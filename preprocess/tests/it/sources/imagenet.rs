@@ -159,6 +159,16 @@ fn every_container_gives_the_same_keys_labels_ids_and_pixels() {
         assert_eq!(code, 0, "{name}: {said}{err}");
         assert!(said.contains("0 differ"), "{said}");
     }
+    let manifest = std::fs::read_to_string(place("out-folders").join("dataset.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    for library in ["mozjpeg-sys", "libwebp-sys", "png", "preprocess"] {
+        assert!(
+            manifest["libraries"][library]
+                .as_str()
+                .is_some_and(|version| version.split('.').count() == 3),
+            "{library}"
+        );
+    }
 }
 
 #[test]
