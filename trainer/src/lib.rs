@@ -8,6 +8,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod diffusion;
+pub mod distributed;
 pub mod fit;
 pub mod generate;
 pub mod memory;

@@ -11,9 +11,11 @@ use preprocess::console::progress::duration;
 use preprocess::console::{JsonTarget, Printer, Progress, exit};
 use shards::manifest::Manifest;
 
+use super::ranks::with_ranks;
 use super::{ConfigArgs, newest_dataset, with_threads};
 use crate::checkpoint;
 use crate::config::{Config, Origin, Resolved};
+use crate::distributed::{HostReducer, share, threads_of_rank};
 use crate::fit::{self, Event, Outcome, Plan};
 use crate::memory::MemoryPlan;
 
@@ -50,11 +52,22 @@ pub struct FitArgs {
 /// # Errors
 /// For a wrong configuration or dataset, and those of training.
 pub fn run(args: &FitArgs, printer: &mut Printer) -> Result<u8> {
+    printer.set_json(&args.json);
+    with_ranks(printer, |printer, reducer| train(args, printer, reducer))
+}
+
+/// Trains in one of the processes that train together, or in the only one; the first reports.
+fn train(args: &FitArgs, printer: &mut Printer, reducer: &mut HostReducer) -> Result<u8> {
     let json: &JsonTarget = &args.json;
-    printer.set_json(json);
-    let plan = plan(args)?;
+    let plan = share(reducer, || plan(args))?;
+    let is_first = reducer.rank() == 0;
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+    for signal in [
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+        // What mpirun passes on and what Slurm sends before it takes a machine back.
+        signal_hook::consts::SIGUSR1,
+    ] {
         // The second signal of a kind ends the process at once.
         signal_hook::flag::register_conditional_shutdown(
             signal,
@@ -64,20 +77,30 @@ pub fn run(args: &FitArgs, printer: &mut Printer) -> Result<u8> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let started = Instant::now();
-    let threads = plan.resolved.config.run.threads;
+    let threads = match plan.resolved.config.run.threads {
+        0 if reducer.ranks() > 1 => threads_of_rank(reducer),
+        threads => threads,
+    };
     let done = with_threads(threads, || {
-        let mut report = Report::new(printer, &plan.out);
-        let done = fit::fit(&plan, &stop, &mut |event| report.tell(&event));
+        if !is_first {
+            return Ok(fit::fit_among(&plan, &stop, reducer, &mut |_| {}));
+        }
+        let mut report = Report::new(printer, &plan.out, reducer.ranks());
+        let done = fit::fit_among(&plan, &stop, reducer, &mut |event| report.tell(&event));
         report.close();
         Ok(done)
     })?;
     let outcome = match done {
+        Err(fit::Error::NotFinite { .. }) if !is_first => return Ok(exit::BAD),
         Err(error @ fit::Error::NotFinite { .. }) => {
             printer.error(format_args!("error: {error}"));
             return Ok(exit::BAD);
         }
         other => other?,
     };
+    if !is_first {
+        return Ok(exit::DONE);
+    }
     finish(&plan, &outcome, started.elapsed(), printer);
     let report = serde_json::json!({
         "out": plan.out,
@@ -197,6 +220,7 @@ fn unused(out: &Path) -> Result<PathBuf> {
 struct Report<'a> {
     printer: &'a mut Printer,
     out: &'a Path,
+    ranks: usize,
     progress: Option<Progress>,
     gflops: f64,
     smooth_loss: Option<f64>,
@@ -205,10 +229,11 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(printer: &'a mut Printer, out: &'a Path) -> Self {
+    fn new(printer: &'a mut Printer, out: &'a Path, ranks: usize) -> Self {
         Self {
             printer,
             out,
+            ranks,
             progress: None,
             gflops: 0.0,
             smooth_loss: None,
@@ -274,8 +299,12 @@ impl<'a> Report<'a> {
         // Two floating-point operations a multiply-add.
         self.gflops = 2.0 * PASSES * images * config.model.gflops_per_image();
         self.printer.note(format_args!(
-            "model    {} parameters   f32   cpu ({} threads)",
+            "model    {} parameters   f32   cpu ({}{} threads)",
             with_commas(parameters as u64),
+            match self.ranks {
+                1 => String::new(),
+                ranks => format!("{ranks} processes of "),
+            },
             rayon::current_num_threads()
         ));
         let mut from: Vec<String> = Vec::new();
@@ -294,7 +323,10 @@ impl<'a> Report<'a> {
             from.join(", "),
             self.out.join("config.toml").display()
         ));
-        let plan = MemoryPlan::training(config);
+        // What one process takes: its slice of every batch.
+        let mut slice = config.clone();
+        slice.optim.global_batch_size = config.optim.global_batch_size.div_ceil(self.ranks);
+        let plan = MemoryPlan::training(&slice);
         self.printer.note(format_args!(
             "memory   weights {} + gradients {} + optimizer {} + activations {} + rest {} = {}",
             bytes(plan.weights),

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod fit;
 pub mod info;
+mod ranks;
 pub mod sample;
 
 use std::path::{Path, PathBuf};

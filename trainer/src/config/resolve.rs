@@ -5,13 +5,14 @@ use std::fmt;
 use std::path::Path;
 
 use preprocess::console::count::parse_count;
+use serde::{Deserialize, Serialize};
 use shards::manifest::Manifest;
 use toml::{Table, Value};
 
 use super::{Config, Error, PRESETS, preset};
 
 /// Where the value of a key came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// The built-in configuration or file of this name.
     File(String),
@@ -32,7 +33,7 @@ impl fmt::Display for Origin {
 }
 
 /// A configuration and where its values came from; keys without an entry have their default.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Resolved {
     /// The configuration.
     pub config: Config,

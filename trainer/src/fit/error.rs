@@ -12,6 +12,9 @@ pub enum Error {
     /// The dataset is damaged or cannot give a batch, or another process holds the run's folder.
     #[error(transparent)]
     Data(#[from] shards::error::Error),
+    /// The processes that train together cannot go on.
+    #[error(transparent)]
+    Distributed(#[from] crate::distributed::Error),
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::Error),

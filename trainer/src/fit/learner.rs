@@ -7,8 +7,12 @@ use shards::rng::{Philox, Stream};
 use crate::checkpoint::{BufferRefs, Buffers};
 use crate::config::Config;
 use crate::diffusion::{LossParts, Schedule, training_loss};
-use crate::model::{DiffuSsm, Error};
+use crate::distributed::{HostReducer, Single};
+use crate::model::{DiffuSsm, Error, Gradients};
 use crate::optim::{AdamW, Rates, grad_norm};
+
+/// Fewest gradients that are summed over processes at a time: 4 MiB. Smaller parts wait for their neighbours.
+const MIN_BUCKET: usize = 1 << 20;
 
 /// A model in training: weights, their average, gradients and moments, all flat.
 pub struct Learner {
@@ -121,9 +125,26 @@ impl Learner {
     /// # Errors
     /// [`Error::Label`] or [`Error::Length`] when the batch does not fit the model.
     pub fn step(&mut self, step: u64, batch: &Batch, scaling_factor: f32) -> Result<StepReport, Error> {
+        self.step_among(step, batch, scaling_factor, &mut Single)
+    }
+
+    /// [`Learner::step`] of one of several processes, on its slice of the global batch.
+    ///
+    /// Gradients are summed over processes while the backward of the last micro-batch goes on; the report is the same in
+    /// all processes, and so is what they make of it.
+    ///
+    /// # Errors
+    /// As [`Learner::step`], in this process alone.
+    pub fn step_among(
+        &mut self,
+        step: u64,
+        batch: &Batch,
+        scaling_factor: f32,
+        reducer: &mut HostReducer,
+    ) -> Result<StepReport, Error> {
         let image = self.config.model.in_channels * self.config.model.input_size.pow(2);
         let micro = self.config.optim.micro_batch();
-        let weight = 1.0 / batch.ids.len() as f64;
+        let weight = 1.0 / self.config.optim.global_batch_size as f64;
         self.grads.fill(0.0);
         let mut loss = LossParts::default();
         for start in (0..batch.ids.len()).step_by(micro) {
@@ -143,10 +164,14 @@ impl Learner {
                 batch.epoch,
                 scaling_factor,
             )?;
-            let part = self.accumulate(&inputs, weight)?;
+            let is_last = end == batch.ids.len();
+            let part = self.accumulate(&inputs, weight, is_last.then_some(&mut *reducer))?;
             loss.mse += part.mse;
             loss.vb += part.vb;
         }
+        let mut parts = [loss.mse, loss.vb];
+        reducer.sum(&mut parts);
+        [loss.mse, loss.vb] = parts;
         let norm = grad_norm(&self.grads);
         let lr = self.config.optim.lr * self.config.optim.lr_factor(step, self.config.run.num_steps);
         let is_skipped = !(loss.mse + loss.vb + norm).is_finite();
@@ -212,8 +237,14 @@ impl Learner {
         Ok(inputs)
     }
 
-    /// Forward, loss and backward of a micro-batch; adds to the gradients. The losses are sums times `weight`.
-    fn accumulate(&mut self, inputs: &Inputs, weight: f64) -> Result<LossParts, Error> {
+    /// Forward, loss and backward of a micro-batch; adds to the gradients, and sums them with `reducer` if there is one.
+    /// The losses are sums over the micro-batch times `weight`.
+    fn accumulate(
+        &mut self,
+        inputs: &Inputs,
+        weight: f64,
+        reducer: Option<&mut HostReducer>,
+    ) -> Result<LossParts, Error> {
         let count = inputs.timesteps.len();
         let image = inputs.x_t.len() / count;
         let t: Vec<f32> = inputs
@@ -238,8 +269,20 @@ impl Learner {
             })
             .collect();
         drop(output);
-        self.model
-            .backward(&self.params, saved, &d_output, &mut self.grads)?;
+        let (model, params, grads) = (&self.model, &self.params, &mut self.grads[..]);
+        match reducer {
+            None => {
+                model.backward(params, saved, &d_output, grads)?;
+            }
+            Some(reducer) => {
+                let mut done = Ok(Vec::new());
+                reducer.overlap(Box::new(|hand_over| {
+                    let gradients = Gradients::new(grads, MIN_BUCKET, hand_over);
+                    done = model.backward_in_parts(params, saved, &d_output, gradients);
+                }));
+                done?;
+            }
+        }
         // In the batch's order: the sum does not depend on the threads.
         Ok(parts.iter().fold(LossParts::default(), |sum, part| LossParts {
             mse: sum.mse + weight * part.mse,

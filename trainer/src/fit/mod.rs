@@ -9,6 +9,7 @@ mod folder;
 mod learner;
 mod resume;
 mod timing;
+mod together;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,11 +18,13 @@ use std::time::{Duration, Instant};
 
 use preprocess::console::grid::write_grid_png;
 use preprocess::vae::AutoencoderKl;
+use serde::{Deserialize, Serialize};
 use shards::dataset::Dataset;
 use shards::loader::{Loader, LoaderConfig};
 
 use crate::checkpoint::{self, DatasetRecord, MetricSums, State};
 use crate::config::Resolved;
+use crate::distributed::{self, HostReducer, Single};
 use crate::generate::{Generator, SamplePlan};
 use crate::sampler::{Guidance, Sampler};
 
@@ -36,7 +39,7 @@ const MAX_SKIPPED_IN_A_ROW: u64 = 5;
 const PREFETCH: usize = 2;
 
 /// What to train, on what, and where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The configuration; shape and classes are taken from the dataset where it leaves them open.
     pub resolved: Resolved,
@@ -101,25 +104,51 @@ pub struct Outcome {
 /// # Errors
 /// [`Error`]; checkpoints written before stay.
 pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) -> Result<Outcome, Error> {
+    fit_among(plan, stop, &mut Single, listener)
+}
+
+/// [`fit`] in one of several processes, each with the same plan.
+///
+/// All of them stop when any is asked to. The first process alone reads and writes the run's folder; its listener hears
+/// of checkpoints and grids, the others' do not.
+///
+/// # Errors
+/// [`Error`], in this process alone unless all know of it: the job should then be ended.
+pub fn fit_among(
+    plan: &Plan,
+    stop: &AtomicBool,
+    reducer: &mut HostReducer,
+    listener: &mut dyn FnMut(Event<'_>),
+) -> Result<Outcome, Error> {
     let dataset = Arc::new(Dataset::open(&plan.data)?);
     let mut resolved = plan.resolved.clone();
     resolved.adopt(dataset.manifest())?;
     let config = &resolved.config;
     config.validate()?;
     let record = DatasetRecord::new(dataset.manifest(), &plan.data);
+    together::check_batch(config, reducer)?;
 
-    let folder = RunFolder::open(&plan.out)?;
-    let (mut state, mut learner) = match resume::newest_sound(folder.path(), listener)? {
+    let folder = together::open_folder(&plan.out, reducer)?;
+    let found = match &folder {
+        Some(folder) => resume::newest_sound(folder.path(), listener)?,
+        None => None,
+    };
+    let (mut state, mut learner) = match together::share_checkpoint(found, reducer)? {
         Some((mut state, buffers)) => {
-            resume::check_same(folder.path(), &state, config, &record, &plan.allow)?;
+            resume::check_same(&plan.out, &state, config, &record, &plan.allow)?;
             state.config = config.clone();
             state.dataset = record;
             (state, Learner::resume(config, buffers)?)
         }
         None => (State::new(config.clone(), record), Learner::new(config)?),
     };
-    folder.write_config(&resolved.to_text())?;
-    folder.rewind(state.step)?;
+    together::check_start(&state, &learner, reducer)?;
+    let mut last = None;
+    if let Some(folder) = &folder {
+        folder.write_config(&resolved.to_text())?;
+        folder.rewind(state.step)?;
+        last = folder.metrics()?.pop();
+    }
 
     let scaling_factor = state.dataset.vae.scaling_factor as f32;
     let mut loader = Loader::new(
@@ -131,6 +160,8 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
             cache: config.data.cache.into(),
             prefetch: PREFETCH,
             position: state.position,
+            rank: reducer.rank(),
+            ranks: reducer.ranks(),
             ..LoaderConfig::default()
         },
     )?;
@@ -146,19 +177,18 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
     let mut clock = Clock::new();
     let mut preview = Preview::default();
     let (mut skipped_in_a_row, mut saved) = (0, state.step);
-    let mut last = folder.metrics()?.pop();
-    while state.step < config.run.num_steps && !stop.load(Ordering::Relaxed) {
+    while state.step < config.run.num_steps && !reducer.any(stop.load(Ordering::Relaxed)) {
         let waiting = Instant::now();
         let Some(batch) = loader.next() else { break };
         let batch = batch?;
         let wait = waiting.elapsed();
         let step = state.step + 1;
-        let report = learner.step(step, &batch, scaling_factor)?;
+        let report = learner.step_among(step, &batch, scaling_factor, reducer)?;
 
         state.step = step;
         state.position = batch.next;
-        state.images_seen += batch.ids.len() as u64;
-        clock.images += batch.ids.len() as u64;
+        state.images_seen += config.optim.global_batch_size as u64;
+        clock.images += config.optim.global_batch_size as u64;
         if report.is_skipped {
             state.skipped_steps += 1;
             skipped_in_a_row += 1;
@@ -189,37 +219,51 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
         if (step.is_multiple_of(config.run.log_every) || is_last)
             && let Some(metrics) = line(&mut state, report.lr, steps_per_epoch, clock.rate())
         {
-            folder.append(&metrics)?;
+            if let Some(folder) = &folder {
+                folder.append(&metrics)?;
+            }
             listener(Event::Logged(&metrics));
             last = Some(metrics);
         }
         if step.is_multiple_of(config.run.checkpoint_every) || is_last {
-            let path = save(&folder, &state, &learner)?;
+            save(folder.as_ref(), &state, &learner, reducer, listener)?;
             saved = step;
-            listener(Event::Saved(&path));
         }
-        if config.run.sample_every > 0 && (step.is_multiple_of(config.run.sample_every) || is_last) {
+        if config.run.sample_every > 0
+            && (step.is_multiple_of(config.run.sample_every) || is_last)
+            && let Some(folder) = &folder
+        {
             preview.write(folder.path(), &state, &learner, listener)?;
         }
     }
-    if saved != state.step || checkpoint::list(folder.path()).is_empty() {
-        let path = save(&folder, &state, &learner)?;
-        listener(Event::Saved(&path));
+    let is_first = folder.is_some() && checkpoint::list(&plan.out).is_empty();
+    if saved != state.step || reducer.any(is_first) {
+        save(folder.as_ref(), &state, &learner, reducer, listener)?;
     }
     Ok(Outcome {
         step: state.step,
         is_finished: state.step >= config.run.num_steps,
         last,
-        checkpoint: checkpoint::folder(folder.path(), state.step),
+        checkpoint: checkpoint::folder(&plan.out, state.step),
     })
 }
 
-/// Writes a checkpoint, removes those that are too old, and draws the loss anew.
-fn save(folder: &RunFolder, state: &State, learner: &Learner) -> Result<PathBuf, Error> {
+/// Writes a checkpoint, removes those that are too old, and draws the loss anew, in the process that has the folder.
+fn save(
+    folder: Option<&RunFolder>,
+    state: &State,
+    learner: &Learner,
+    reducer: &mut HostReducer,
+    listener: &mut dyn FnMut(Event<'_>),
+) -> Result<(), Error> {
+    // A checkpoint stands for all processes.
+    distributed::agree(reducer, state.step, &[learner.buffers().params])?;
+    let Some(folder) = folder else { return Ok(()) };
     let path = checkpoint::save(folder.path(), state, learner.model().layout(), learner.buffers())?;
     checkpoint::prune(folder.path(), state.config.run.keep_last)?;
     folder.plot()?;
-    Ok(path)
+    listener(Event::Saved(&path));
+    Ok(())
 }
 
 fn add(sums: &mut MetricSums, report: &StepReport) {

@@ -6,6 +6,7 @@
 mod block;
 mod config;
 mod embed;
+mod gradients;
 mod init;
 mod params;
 mod patch;
@@ -13,6 +14,7 @@ mod patch;
 pub use block::{Block, BlockSaved};
 pub use config::{AInit, Bidirectional, ModelConfig, Modulation, PositionEmbedding};
 pub use embed::timestep_features;
+pub use gradients::Gradients;
 pub use init::{SsmInit, initial_weights, ssm_init};
 pub use params::{ParamLayout, TensorInfo, is_b};
 
@@ -269,6 +271,27 @@ impl DiffuSsm {
         d_out: &[f32],
         grads: &mut [f32],
     ) -> Result<Vec<f32>, Error> {
+        self.backward_in_parts(
+            params,
+            saved,
+            d_out,
+            Gradients::new(grads, usize::MAX, &mut |_| {}),
+        )
+    }
+
+    /// [`DiffuSsm::backward`], handing over the gradients of the last layer, of each block and of the embedders as soon
+    /// as they are final.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when `grads` or `d_out` has the wrong length.
+    pub fn backward_in_parts(
+        &self,
+        params: &[f32],
+        saved: Saved,
+        d_out: &[f32],
+        mut gradients: Gradients<'_, '_>,
+    ) -> Result<Vec<f32>, Error> {
+        let grads = gradients.unfinished();
         let c = &self.config;
         let (d, width) = (c.hidden_size, c.out_token_width());
         let batch = saved.condition.len() / d;
@@ -309,12 +332,18 @@ impl DiffuSsm {
                 grads,
             );
         }
-        for (block, kept) in self.blocks.iter().zip(saved.blocks).rev() {
+        gradients.are_final_from(self.layout.end_of_blocks());
+        for (index, (block, kept)) in self.blocks.iter().zip(saved.blocks).enumerate().rev() {
+            let grads = gradients.unfinished();
             block.backward(params, kept, &mut d_tokens, &mut d_condition, grads);
+            gradients.are_final_from(self.layout.start_of_block(index));
         }
-        Ok(self
+        let grads = gradients.unfinished();
+        let d_x = self
             .embedders
-            .backward(params, saved.embed, &d_tokens, &d_condition, grads))
+            .backward(params, saved.embed, &d_tokens, &d_condition, grads);
+        gradients.are_final_from(0);
+        Ok(d_x)
     }
 
     fn check(&self, params: &[f32], x: &[f32], t: &[f32], y: &[u32]) -> Result<(), Error> {

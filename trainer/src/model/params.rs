@@ -40,6 +40,8 @@ impl TensorInfo {
 pub struct ParamLayout {
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
+    /// Where the blocks begin, and at last where the last of them ends.
+    borders: Vec<usize>,
     total: usize,
 }
 
@@ -54,8 +56,10 @@ impl ParamLayout {
         if config.label_rows() > 0 {
             layout.push("y_embed.weight", &[config.label_rows(), d]);
         }
+        layout.borders.push(layout.total);
         for block in 0..config.depth {
             layout.block(&format!("blocks.{block}."), config);
+            layout.borders.push(layout.total);
         }
         if config.final_adaln {
             layout.linear("final_mod", 2 * d, d);
@@ -113,6 +117,16 @@ impl ParamLayout {
     /// Length of the flat buffer.
     pub fn total(&self) -> usize {
         self.total
+    }
+
+    /// The first element of block `index`; those before it are all that enters the block.
+    pub(super) fn start_of_block(&self, index: usize) -> usize {
+        self.borders.get(index).copied().unwrap_or(self.total)
+    }
+
+    /// The first element behind all blocks: that of the last layer.
+    pub(super) fn end_of_blocks(&self) -> usize {
+        self.borders.last().copied().unwrap_or(self.total)
     }
 
     /// Where `name` lies; an empty range when the model has no such tensor.
