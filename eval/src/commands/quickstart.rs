@@ -17,6 +17,7 @@ use preprocess::vae::AutoencoderKl;
 use shards::manifest::Manifest;
 use trainer::checkpoint;
 use trainer::config::Resolved;
+use trainer::distributed::Single;
 use trainer::fit::step_times;
 use trainer::generate::{Generator, SamplePlan};
 use trainer::model::DiffuSsm;
@@ -186,7 +187,7 @@ fn planned_steps(args: &Args, data: &Path, run: &Path) -> anyhow::Result<u64> {
     }
     let mut resolved = Resolved::named("demo")?;
     resolved.adopt(&Manifest::read(data)?)?;
-    let times = step_times(&resolved.config, TIMED_STEPS)?;
+    let times = step_times(&resolved.config, TIMED_STEPS, &mut Single)?;
     let median = times[times.len() / 2] / 1e3;
     Ok(((args.seconds / median) as u64).max(1))
 }

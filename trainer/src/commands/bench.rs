@@ -6,8 +6,10 @@ use anyhow::Result;
 use preprocess::console::count::bytes;
 use preprocess::console::{JsonTarget, Printer, exit};
 
+use super::ranks::{slice_of, threads_of, with_ranks};
 use super::{ConfigArgs, with_threads};
-use crate::fit::step_times;
+use crate::distributed::HostReducer;
+use crate::fit::{check_batch, step_times};
 use crate::memory::{MemoryPlan, peak_resident_bytes};
 
 /// Times training steps.
@@ -28,17 +30,28 @@ pub struct BenchArgs {
 /// # Errors
 /// For a wrong configuration.
 pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
+    printer.set_json(&args.json);
+    with_ranks(printer, |printer, reducer| time(args, printer, reducer))
+}
+
+/// Times the steps of one of the processes that train together, or of the only one; the first reports.
+fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> Result<u8> {
     let json: &JsonTarget = &args.json;
-    printer.set_json(json);
     let resolved = args.config.resolve("imagenet256-s")?;
     let config = &resolved.config;
     config.validate()?;
-    let times = with_threads(config.run.threads, || Ok(step_times(config, args.steps)?))?;
+    check_batch(config, reducer)?;
+    let (rank, ranks) = (reducer.rank(), reducer.ranks());
+    let threads = threads_of(config, reducer);
+    let times = with_threads(threads, || Ok(step_times(config, args.steps, reducer)?))?;
+    if rank > 0 {
+        return Ok(exit::DONE);
+    }
     let (best, median) = (times[0], times[times.len() / 2]);
     let images = config.optim.global_batch_size as f64;
     // Forward and backward are three forward passes; two floating-point operations a multiply-add.
     let gflops = 6.0 * images * config.model.gflops_per_image();
-    let planned = MemoryPlan::training(config).total();
+    let planned = MemoryPlan::training(&slice_of(config, ranks)).total();
     let peak = peak_resident_bytes();
     printer.say(format_args!(
         "step of {images} images: best {best:.1} ms, median {median:.1} ms; {:.1} images/s, {:.1} GFLOP/s; memory {} \
@@ -53,7 +66,8 @@ pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
         "best_ms": best,
         "images_per_second": 1e3 * images / median,
         "gflops_per_second": 1e3 * gflops / median,
-        "threads": if config.run.threads == 0 { rayon::current_num_threads() } else { config.run.threads },
+        "threads": if threads == 0 { rayon::current_num_threads() } else { threads },
+        "ranks": ranks,
         "planned_bytes": planned,
         "peak_bytes": peak,
     });

@@ -11,11 +11,11 @@ use preprocess::console::progress::duration;
 use preprocess::console::{JsonTarget, Printer, Progress, exit};
 use shards::manifest::Manifest;
 
-use super::ranks::with_ranks;
+use super::ranks::{slice_of, threads_of, with_ranks};
 use super::{ConfigArgs, newest_dataset, with_threads};
 use crate::checkpoint;
 use crate::config::{Config, Origin, Resolved};
-use crate::distributed::{HostReducer, share, threads_of_rank};
+use crate::distributed::{HostReducer, share};
 use crate::fit::{self, Event, Outcome, Plan};
 use crate::memory::MemoryPlan;
 
@@ -77,10 +77,7 @@ fn train(args: &FitArgs, printer: &mut Printer, reducer: &mut HostReducer) -> Re
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let started = Instant::now();
-    let threads = match plan.resolved.config.run.threads {
-        0 if reducer.ranks() > 1 => threads_of_rank(reducer),
-        threads => threads,
-    };
+    let threads = threads_of(&plan.resolved.config, reducer);
     let done = with_threads(threads, || {
         if !is_first {
             return Ok(fit::fit_among(&plan, &stop, reducer, &mut |_| {}));
@@ -323,10 +320,7 @@ impl<'a> Report<'a> {
             from.join(", "),
             self.out.join("config.toml").display()
         ));
-        // What one process takes: its slice of every batch.
-        let mut slice = config.clone();
-        slice.optim.global_batch_size = config.optim.global_batch_size.div_ceil(self.ranks);
-        let plan = MemoryPlan::training(&slice);
+        let plan = MemoryPlan::training(&slice_of(config, self.ranks));
         self.printer.note(format_args!(
             "memory   weights {} + gradients {} + optimizer {} + activations {} + rest {} = {}",
             bytes(plan.weights),

@@ -3,12 +3,15 @@
 use anyhow::Result;
 use preprocess::console::Printer;
 
-use crate::distributed::{Error, HostReducer, Launch, Single};
+use crate::config::Config;
+#[cfg(not(feature = "mpi"))]
+use crate::distributed::Error;
+use crate::distributed::{HostReducer, Launch, Single, threads_of_rank};
 
 /// Runs `work` in this process alone, or as one of those that a launcher started; an error in one of them ends all.
 ///
 /// # Errors
-/// Those of `work` in a process of its own; [`Error`] when the processes cannot meet.
+/// Those of `work` in a process of its own; [`crate::distributed::Error`] when the processes cannot meet.
 pub(super) fn with_ranks(
     printer: &mut Printer,
     work: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
@@ -16,6 +19,21 @@ pub(super) fn with_ranks(
     match Launch::from_environment()? {
         None => work(printer, &mut Single),
         Some(launch) => with_launch(printer, &launch, work),
+    }
+}
+
+/// What one process takes of `config`, for plans of memory: its slice of every batch.
+pub(super) fn slice_of(config: &Config, ranks: usize) -> Config {
+    let mut slice = config.clone();
+    slice.optim.global_batch_size = config.optim.global_batch_size.div_ceil(ranks);
+    slice
+}
+
+/// Threads of this process; 0: as many as there are cores.
+pub(super) fn threads_of(config: &Config, reducer: &mut HostReducer) -> usize {
+    match config.run.threads {
+        0 if reducer.ranks() > 1 => threads_of_rank(reducer),
+        threads => threads,
     }
 }
 

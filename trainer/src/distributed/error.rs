@@ -69,6 +69,19 @@ pub enum Error {
         /// Images of a batch.
         batch: usize,
     },
+    /// This process sees other data than the first one.
+    #[error(
+        "process {rank} sees the dataset {mine}, the first one {first}\nhint: all processes need the same dataset under \
+         the same path; `shards inspect` shows what a folder holds"
+    )]
+    OtherData {
+        /// This process.
+        rank: usize,
+        /// Its dataset.
+        mine: String,
+        /// That of the first process.
+        first: String,
+    },
     /// The processes do not hold the same weights any more.
     #[error(
         "the weights of {different} of {ranks} processes are not those of the first at step {step}: they run on different \

@@ -32,6 +32,7 @@ pub use error::Error;
 pub use folder::{Metrics, RunFolder};
 pub use learner::{Learner, StepReport};
 pub use timing::step_times;
+pub use together::check_batch;
 
 /// Steps in a row without a finite loss after which a run is given up.
 const MAX_SKIPPED_IN_A_ROW: u64 = 5;
@@ -126,7 +127,8 @@ pub fn fit_among(
     let config = &resolved.config;
     config.validate()?;
     let record = DatasetRecord::new(dataset.manifest(), &plan.data);
-    together::check_batch(config, reducer)?;
+    check_batch(config, reducer)?;
+    together::check_data(&record, reducer)?;
 
     let folder = together::open_folder(&plan.out, reducer)?;
     let found = match &folder {

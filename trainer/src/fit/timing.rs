@@ -7,21 +7,26 @@ use shards::rng::{Philox, Stream};
 
 use super::Learner;
 use crate::config::Config;
+use crate::distributed::HostReducer;
 use crate::model::Error;
 
-/// Milliseconds of `steps` training steps, ascending, after one that does not count.
+/// Milliseconds of `steps` training steps, ascending, after one that does not count; each process of `reducer` takes its
+/// slice of the global batch.
 ///
 /// # Errors
 /// When the architecture does not fit together.
-pub fn step_times(config: &Config, steps: u64) -> Result<Vec<f64>, Error> {
-    let (model, count) = (&config.model, config.optim.global_batch_size);
+pub fn step_times(config: &Config, steps: u64, reducer: &mut HostReducer) -> Result<Vec<f64>, Error> {
+    let (model, global) = (&config.model, config.optim.global_batch_size);
+    let (rank, ranks) = (reducer.rank(), reducer.ranks());
+    let slice = global * rank / ranks..global * (rank + 1) / ranks;
     let mut learner = Learner::new(config)?;
     let mut batch = Batch {
-        latents: vec![0.0; count * model.in_channels * model.input_size * model.input_size].into(),
-        labels: (0..count)
+        latents: vec![0.0; slice.len() * model.in_channels * model.input_size * model.input_size].into(),
+        labels: slice
+            .clone()
             .map(|i| (i % model.num_classes.max(1)) as i64)
             .collect(),
-        ids: (0..count as u64).collect(),
+        ids: slice.map(|i| i as u64).collect(),
         epoch: 0,
         next: Position::default(),
     };
@@ -29,7 +34,7 @@ pub fn step_times(config: &Config, steps: u64) -> Result<Vec<f64>, Error> {
     let mut times = Vec::new();
     for step in 0..=steps {
         let start = Instant::now();
-        learner.step(step + 1, &batch, 1.0)?;
+        learner.step_among(step + 1, &batch, 1.0, reducer)?;
         times.push(1e3 * start.elapsed().as_secs_f64());
     }
     times.remove(0);

@@ -5,16 +5,31 @@ use std::path::Path;
 use bytemuck::cast_slice_mut;
 
 use super::{Error, Learner, RunFolder};
-use crate::checkpoint::{Buffers, State};
+use crate::checkpoint::{Buffers, DatasetRecord, State};
 use crate::config::Config;
 use crate::distributed::{self, HostReducer, agree, share};
 use crate::model::ParamLayout;
 
 /// Refuses more processes than a batch has images.
-pub(super) fn check_batch(config: &Config, reducer: &HostReducer) -> Result<(), Error> {
+///
+/// # Errors
+/// [`distributed::Error::TooMany`].
+pub fn check_batch(config: &Config, reducer: &HostReducer) -> Result<(), Error> {
     let (ranks, batch) = (reducer.ranks(), config.optim.global_batch_size);
     if ranks > batch {
         return Err(distributed::Error::TooMany { ranks, batch }.into());
+    }
+    Ok(())
+}
+
+/// Refuses another dataset than the first process has: a copy on another machine may be an old one.
+pub(super) fn check_data(record: &DatasetRecord, reducer: &mut HostReducer) -> Result<(), Error> {
+    let describe = |d: &DatasetRecord| format!("{} ({:.12}, {} samples)", d.name, d.fingerprint, d.samples);
+    let mine = describe(record);
+    let first = share::<_, Error>(reducer, || Ok(mine.clone()))?;
+    if first != mine {
+        let rank = reducer.rank();
+        return Err(distributed::Error::OtherData { rank, mine, first }.into());
     }
     Ok(())
 }

@@ -126,3 +126,23 @@ fn bench_measures_a_step() {
         assert!(report[key].as_f64().unwrap() > 0.0, "{report}");
     }
 }
+
+/// Two runs in one folder instead of one run of two processes would go unnoticed.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn several_processes_are_refused_without_mpi() {
+    for (rank, ranks) in [
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_NTASKS"),
+        ("RANK", "WORLD_SIZE"),
+    ] {
+        let mut command = super::program(&["fit", "--data", "/nowhere"]);
+        let done = command.env(rank, "1").env(ranks, "2").output().unwrap();
+        let err = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(2), "{err}");
+        assert!(
+            err.contains("--features trainer/mpi") && err.contains(&format!("{ranks}=1")),
+            "{err}"
+        );
+    }
+}
