@@ -8,6 +8,7 @@ use crate::checkpoint::{BufferRefs, Buffers};
 use crate::config::Config;
 use crate::diffusion::{LossParts, Schedule, training_loss};
 use crate::model::{DiffuSsm, Error};
+use crate::ops::profile::{Clock, Op};
 use crate::optim::{AdamW, Rates, grad_norm};
 
 /// A model in training: weights, their average, gradients and moments, all flat.
@@ -170,6 +171,7 @@ impl Learner {
         epoch: u32,
         scaling_factor: f32,
     ) -> Result<Inputs, Error> {
+        let _clock = Clock::start(Op::Diffusion);
         let image = latents.len() / ids.len();
         let mut inputs = Inputs {
             x_start: latents.iter().map(|x| x * scaling_factor).collect(),
@@ -224,6 +226,7 @@ impl Learner {
         let (output, saved) = self
             .model
             .forward_train(&self.params, &inputs.x_t, &t, &inputs.labels)?;
+        let clock = Clock::start(Op::Diffusion);
         let width = output.len() / count;
         let mut d_output = vec![0.0; output.len()];
         let schedule = &self.schedule;
@@ -237,7 +240,7 @@ impl Learner {
                 training_loss(schedule, timestep, x_start, noise, output, weight, d_output)
             })
             .collect();
-        drop(output);
+        drop((output, clock));
         self.model
             .backward(&self.params, saved, &d_output, &mut self.grads)?;
         // In the batch's order: the sum does not depend on the threads.

@@ -6,6 +6,8 @@
 
 use gemm::Parallelism;
 
+use super::profile::{Clock, Op};
+
 /// A read-only matrix view: element `(r, c)` is `data[r * row_stride + c * col_stride]`.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
@@ -67,6 +69,7 @@ fn check_bounds(len: usize, rows: usize, cols: usize, row_stride: usize) {
 /// # Panics
 /// When the shapes do not fit: a mistake of the caller, never of a user.
 pub fn matmul(out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>) {
+    let _clock = Clock::start(Op::MatMul);
     assert_eq!(a.cols, b.rows, "inner dimensions of a product");
     check_bounds(out.len(), a.rows, b.cols, out_stride);
     if a.rows == 0 || b.cols == 0 {

@@ -4,11 +4,12 @@
 //! says otherwise. Every pass over an activation is parallel (rayon) and vectorised (`vectorised`).
 
 pub mod bias_gelu;
-mod columns;
+
 pub mod gate;
 pub mod long_conv;
 pub mod matmul;
 pub mod norm_modulate;
+pub mod profile;
 pub mod reference;
 pub mod ssm_kernel;
 pub(crate) mod vectorised;
