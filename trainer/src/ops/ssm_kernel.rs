@@ -6,11 +6,10 @@
 //! Discretisation and powers are in f64 (they are few), the products in f32.
 
 use num_complex::Complex64;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::profile::{Clock, Op};
-
-use super::vectorised::vectorised;
 
 /// How the continuous system is turned into steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -140,6 +139,8 @@ struct Scratch {
     dk: Vec<f32>,
     /// `re, im, i re, i im` of `outer`, for each i.
     weights: Vec<[f32; 4]>,
+    /// `sum_i weights dk[i, j]`, for each j.
+    sums: [Vec<f32>; 4],
 }
 
 impl Scratch {
@@ -153,6 +154,7 @@ impl Scratch {
             far: planes(states * rows.next_multiple_of(ROWS)),
             dk: vec![0.0; rows * r],
             weights: vec![[0.0; 4]; rows],
+            sums: std::array::from_fn(|_| vec![0.0; r]),
         }
     }
 
@@ -195,20 +197,40 @@ pub fn kernels(p: &SsmParams<'_>, kind: Discretization, length: usize) -> Vec<f3
         .with_min_len(MIN_CHANNELS)
         .for_each_init(
             || Scratch::new(length, states),
-            |scratch, (channel, kernel)| kernel_of(p, kind, channel, scratch, kernel),
+            |scratch, (channel, kernel)| {
+                Arch::new().dispatch(KernelOf {
+                    p,
+                    kind,
+                    channel,
+                    scratch,
+                    kernel,
+                });
+            },
         );
     out
 }
 
-vectorised! {
-    /// `kernel[i r + j] = Re sum_n far[i, n] near[n, j]`.
-    fn kernel_of<'a>(
-        p: &'a SsmParams<'a>,
-        kind: Discretization,
-        channel: usize,
-        scratch: &'a mut Scratch,
-        kernel: &'a mut [f32],
-    ) {
+/// `kernel[i r + j] = Re sum_n far[i, n] near[n, j]`.
+struct KernelOf<'a> {
+    p: &'a SsmParams<'a>,
+    kind: Discretization,
+    channel: usize,
+    scratch: &'a mut Scratch,
+    kernel: &'a mut [f32],
+}
+
+impl WithSimd for KernelOf<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            p,
+            kind,
+            channel,
+            scratch,
+            kernel,
+        } = self;
         let states = p.a_imag.len() / p.log_dt.len();
         let r = scratch.inner[0].len();
         for n in 0..states {
@@ -218,29 +240,23 @@ vectorised! {
                 for (near, v) in scratch.near[plane][n * r..].iter_mut().zip(&scratch.inner[plane]) {
                     *near = *v as f32;
                 }
-                for (far, v) in scratch.far[plane].chunks_exact_mut(states).zip(&scratch.outer[plane]) {
+                for (far, v) in scratch.far[plane]
+                    .chunks_exact_mut(states)
+                    .zip(&scratch.outer[plane])
+                {
                     far[n] = *v as f32;
                 }
             }
         }
-        let [near_re, near_im] = &scratch.near;
-        let [far_re, far_im] = &scratch.far;
         for (rows, kernel) in kernel.chunks_mut(ROWS * r).enumerate() {
-            let span = rows * ROWS * states..(rows + 1) * ROWS * states;
-            let (far_re, far_im) = (&far_re[span.clone()], &far_im[span]);
-            for column in (0..r).step_by(LANES) {
-                let mut sums = [[0f32; LANES]; ROWS];
-                for n in 0..states {
-                    let re: &[f32; LANES] = lanes(near_re, n * r + column);
-                    let im: &[f32; LANES] = lanes(near_im, n * r + column);
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        let (far_re, far_im) = (far_re[row * states + n], -far_im[row * states + n]);
-                        for lane in 0..LANES {
-                            sum[lane] = far_im.mul_add(im[lane], far_re.mul_add(re[lane], sum[lane]));
-                        }
-                    }
-                }
+            let far = scratch
+                .far
+                .each_ref()
+                .map(|far| &far[rows * ROWS * states..][..ROWS * states]);
+            for column in (0..r).step_by(S::F32_LANES) {
+                let sums = kernel_rows(simd, far, &scratch.near, states, r, column);
                 for (kernel, sum) in kernel.chunks_mut(r).zip(&sums) {
+                    let sum: &[f32] = bytemuck::cast_slice(std::slice::from_ref(sum));
                     for (k, s) in kernel.iter_mut().skip(column).zip(sum) {
                         *k = *s;
                     }
@@ -250,11 +266,33 @@ vectorised! {
     }
 }
 
+/// A vector of columns of four rows of the product.
 #[inline(always)]
-fn lanes(values: &[f32], at: usize) -> &[f32; LANES] {
-    values[at..]
-        .first_chunk()
-        .expect("a whole vector: r is a multiple of it")
+fn kernel_rows<S: Simd>(
+    simd: S,
+    [far_re, far_im]: [&[f32]; 2],
+    [near_re, near_im]: &Planes<f32>,
+    states: usize,
+    r: usize,
+    column: usize,
+) -> [S::f32s; ROWS] {
+    let mut sums = [simd.splat_f32s(0.0); ROWS];
+    for n in 0..states {
+        let re = vector::<S>(near_re, n * r + column);
+        let im = vector::<S>(near_im, n * r + column);
+        let add = |sum, row: usize| {
+            let (far_re, far_im) = (far_re[row * states + n], far_im[row * states + n]);
+            let sum = simd.mul_add_e_f32s(simd.splat_f32s(far_re), re, sum);
+            simd.negate_mul_add_e_f32s(simd.splat_f32s(far_im), im, sum)
+        };
+        sums = [add(sums[0], 0), add(sums[1], 1), add(sums[2], 2), add(sums[3], 3)];
+    }
+    sums
+}
+
+#[inline(always)]
+fn vector<S: Simd>(values: &[f32], at: usize) -> S::f32s {
+    S::as_simd_f32s(&values[at..][..S::F32_LANES]).0[0]
 }
 
 /// Gradients of every channel's parameters, given `dk` `[channels, length]`.
@@ -276,31 +314,43 @@ pub fn kernels_backward(
             || Scratch::new(length, states),
             |scratch, (channel, dk)| {
                 scratch.dk[..length].copy_from_slice(dk);
-                let mut grads = ChannelGrads {
-                    log_dt: 0.0,
-                    states: Vec::with_capacity(states),
-                };
-                channel_backward(p, kind, channel, scratch, &mut grads);
-                grads
+                Arch::new().dispatch(ChannelBackward {
+                    p,
+                    kind,
+                    channel,
+                    scratch,
+                })
             },
         )
         .collect()
 }
 
-vectorised! {
-    fn channel_backward<'a>(
-        p: &'a SsmParams<'a>,
-        kind: Discretization,
-        channel: usize,
-        scratch: &'a mut Scratch,
-        grads: &'a mut ChannelGrads,
-    ) {
-        let states = p.a_imag.len() / p.log_dt.len();
+/// The gradients of a channel, whose `dk` lies in the scratch.
+struct ChannelBackward<'a> {
+    p: &'a SsmParams<'a>,
+    kind: Discretization,
+    channel: usize,
+    scratch: &'a mut Scratch,
+}
+
+impl WithSimd for ChannelBackward<'_> {
+    type Output = ChannelGrads;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> ChannelGrads {
+        let Self {
+            p,
+            kind,
+            channel,
+            scratch,
+        } = self;
+        let count = p.a_imag.len() / p.log_dt.len();
+        let mut states = Vec::with_capacity(count);
         let mut d_dt = 0f64;
-        for n in 0..states {
-            let s = discretise(p, channel, n, states, kind);
+        for n in 0..count {
+            let s = discretise(p, channel, n, count, kind);
             scratch.raise(s.step, Complex64::from(1.0));
-            let (m0, m1) = moments(scratch);
+            let (m0, m1) = moments(simd, scratch);
             let d_gain = 2.0 * m0;
             let gain = s.c * s.b * s.phi;
             let d_z = 2.0 * gain.conj() * m1;
@@ -309,24 +359,28 @@ vectorised! {
             let d_phi = d_gain * (s.c * s.b).conj();
             let d_a = s.dz_da.conj() * d_z + s.dphi_da.conj() * d_phi;
             d_dt += (s.dz_ddt.conj() * d_z + s.dphi_ddt.conj() * d_phi).re;
-            grads.states.push([d_a.re * s.a.re, d_a.im, d_b.re, d_b.im, d_c.re, d_c.im].map(|v| v as f32));
+            states.push([d_a.re * s.a.re, d_a.im, d_b.re, d_b.im, d_c.re, d_c.im].map(|v| v as f32));
         }
-        grads.log_dt = (d_dt * f64::from(p.log_dt[channel]).exp()) as f32;
+        ChannelGrads {
+            log_dt: (d_dt * f64::from(p.log_dt[channel]).exp()) as f32,
+            states,
+        }
     }
 }
 
 /// `sum_l conj(e^{zl}) dk_l` and `sum_l l conj(e^{zl}) dk_l`: with `l = i r + j` first over i, in f32, for a vector of
 /// j at a time, then over j in f64.
 #[inline(always)]
-fn moments(scratch: &mut Scratch) -> (Complex64, Complex64) {
+fn moments<S: Simd>(simd: S, scratch: &mut Scratch) -> (Complex64, Complex64) {
     let Scratch {
-        inner: [inner_re, inner_im],
+        inner,
         outer: [outer_re, outer_im],
         dk,
         weights,
+        sums,
         ..
     } = scratch;
-    let r = inner_re.len();
+    let r = inner[0].len();
     for (i, (weights, (re, im))) in weights
         .iter_mut()
         .zip(outer_re.iter().zip(outer_im.iter()))
@@ -334,26 +388,36 @@ fn moments(scratch: &mut Scratch) -> (Complex64, Complex64) {
     {
         *weights = [*re, *im, i as f64 * re, i as f64 * im].map(|v| v as f32);
     }
-    let mut totals = [[0f64; LANES]; 4];
-    for column in (0..r).step_by(LANES) {
-        let mut sums = [[0f32; LANES]; 4];
-        for (i, weights) in weights.iter().enumerate() {
-            let dk = lanes(dk, i * r + column);
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                for (sum, dk) in sum.iter_mut().zip(dk) {
-                    *sum = weight.mul_add(*dk, *sum);
-                }
-            }
+    for column in (0..r).step_by(S::F32_LANES) {
+        let zero = simd.splat_f32s(0.0);
+        let (mut re, mut im, mut i_re, mut i_im) = (zero, zero, zero, zero);
+        for (weights, dk) in weights.iter().zip(dk.chunks_exact(r)) {
+            let dk = vector::<S>(dk, column);
+            re = simd.mul_add_e_f32s(simd.splat_f32s(weights[0]), dk, re);
+            im = simd.mul_add_e_f32s(simd.splat_f32s(weights[1]), dk, im);
+            i_re = simd.mul_add_e_f32s(simd.splat_f32s(weights[2]), dk, i_re);
+            i_im = simd.mul_add_e_f32s(simd.splat_f32s(weights[3]), dk, i_im);
         }
-        for lane in 0..LANES {
-            let j = column + lane;
-            let [re, im, i_re, i_im] = sums.map(|sum| f64::from(sum[lane]));
-            let (l_re, l_im) = (r as f64 * i_re + j as f64 * re, r as f64 * i_im + j as f64 * im);
-            let (e_re, e_im) = (inner_re[j], inner_im[j]);
-            totals[0][lane] += e_re * re - e_im * im;
-            totals[1][lane] -= e_re * im + e_im * re;
-            totals[2][lane] += e_re * l_re - e_im * l_im;
-            totals[3][lane] -= e_re * l_im + e_im * l_re;
+        for (plane, sum) in sums.iter_mut().zip([re, im, i_re, i_im]) {
+            plane[column..][..S::F32_LANES].copy_from_slice(bytemuck::cast_slice(std::slice::from_ref(&sum)));
+        }
+    }
+    // Eight independent sums each.
+    let mut totals = [[0f64; 8]; 4];
+    let [re, im, i_re, i_im] = sums.each_ref().map(|plane| plane.as_chunks::<8>().0);
+    let [e_re, e_im] = inner.each_ref().map(|plane| plane.as_chunks::<8>().0);
+    let [total_re, total_im, total_l_re, total_l_im] = &mut totals;
+    for block in 0..e_re.len() {
+        for lane in 0..8 {
+            let j = (8 * block + lane) as f64;
+            let (re, im) = (f64::from(re[block][lane]), f64::from(im[block][lane]));
+            let l_re = r as f64 * f64::from(i_re[block][lane]) + j * re;
+            let l_im = r as f64 * f64::from(i_im[block][lane]) + j * im;
+            let (e_re, e_im) = (e_re[block][lane], e_im[block][lane]);
+            total_re[lane] += e_re * re - e_im * im;
+            total_im[lane] -= e_re * im + e_im * re;
+            total_l_re[lane] += e_re * l_re - e_im * l_im;
+            total_l_im[lane] -= e_re * l_im + e_im * l_re;
         }
     }
     let [re, im, l_re, l_im] = totals.map(|lanes| lanes.iter().sum());

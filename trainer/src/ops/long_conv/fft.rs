@@ -19,6 +19,24 @@ pub(super) const GROUP: usize = 16;
 /// Elements of a block that is finished before the next: 32 KiB.
 const TILE: usize = 256;
 
+/// Does the same for each k below a radix of 4 or 8: written out, so that the elements stay in registers.
+macro_rules! each {
+    ($radix:expr, $k:ident => $body:block) => {
+        each!(@ $k, $body, 0, 1, 2, 3);
+        if $radix == 8 {
+            each!(@ $k, $body, 4, 5, 6, 7);
+        }
+    };
+    (@ $k:ident, $body:block, $($value:literal),*) => {
+        $({
+            #[expect(clippy::allow_attributes, reason = "not every body needs it")]
+            #[allow(unused_variables)]
+            let $k: usize = $value;
+            $body
+        })*
+    };
+}
+
 /// One element of the spectra of a group of channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C, align(64))]
@@ -211,19 +229,19 @@ impl Fft {
         let step = out.len() / R;
         for j in 0..step {
             let mut a = [zero(simd); R];
-            for (k, a) in a.iter_mut().enumerate() {
+            each!(R, k => {
                 let l = j + k * step;
                 let [cos, sin] = self.weights[l];
                 let x = source.sample(simd, l, lane);
-                a.re = simd.mul_f32s(x, simd.splat_f32s(cos));
-                a.im = simd.mul_f32s(x, simd.splat_f32s(sin));
-            }
+                a[k].re = simd.mul_f32s(x, simd.splat_f32s(cos));
+                a[k].im = simd.mul_f32s(x, simd.splat_f32s(sin));
+            });
             butterfly(simd, &mut a);
-            store(simd, &mut out[j], lane, a[0]);
-            for q in 1..R {
-                let turned = times(simd, a[q], level.twiddles[j * (R - 1) + q - 1]);
-                store(simd, &mut out[j + q * step], lane, turned);
-            }
+            let twiddles = &level.twiddles[j * (R - 1)..][..R - 1];
+            each!(R, k => {
+                let turned = if k == 0 { a[k] } else { times(simd, a[k], twiddles[k - 1]) };
+                store(simd, &mut out[j + k * step], lane, turned);
+            });
         }
     }
 
@@ -241,24 +259,19 @@ impl Fft {
         let scale = 1.0 / work.len() as f32;
         for j in 0..step {
             let mut a = [zero(simd); R];
-            a[0] = swapped(load(simd, &work[j], lane));
-            for q in 1..R {
-                let turned = swapped(load(simd, &work[j + q * step], lane));
-                a[q] = times(simd, turned, level.twiddles[j * (R - 1) + q - 1]);
-            }
+            let twiddles = &level.twiddles[j * (R - 1)..][..R - 1];
+            each!(R, k => {
+                let loaded = swapped(load(simd, &work[j + k * step], lane));
+                a[k] = if k == 0 { loaded } else { times(simd, loaded, twiddles[k - 1]) };
+            });
             butterfly(simd, &mut a);
-            for (k, a) in a.iter().enumerate() {
+            each!(R, k => {
                 let l = j + k * step;
                 let [cos, sin] = self.weights[l];
                 let (cos, sin) = (simd.splat_f32s(scale * cos), simd.splat_f32s(scale * sin));
-                let a = swapped(*a);
-                sink.put(
-                    simd,
-                    l,
-                    lane,
-                    simd.mul_add_e_f32s(a.re, cos, simd.mul_f32s(a.im, sin)),
-                );
-            }
+                let sample = simd.mul_add_e_f32s(a[k].im, cos, simd.mul_f32s(a[k].re, sin));
+                sink.put(simd, l, lane, sample);
+            });
         }
     }
 }
@@ -288,31 +301,31 @@ fn pass_block<S: Simd, const R: usize, const INVERSE: bool>(
     lane: usize,
 ) {
     let step = block.len() / R;
+    let has_twiddles = step > 1;
     for j in 0..step {
         let mut a = [zero(simd); R];
-        for (k, a) in a.iter_mut().enumerate() {
-            *a = load(simd, &block[j + k * step], lane);
+        let twiddles = &level.twiddles[j * (R - 1)..][..R - 1];
+        each!(R, k => {
+            a[k] = load(simd, &block[j + k * step], lane);
             if INVERSE {
                 // The inverse transform is the forward one between two exchanges of real and imaginary part.
-                *a = swapped(*a);
+                a[k] = swapped(a[k]);
+                if k > 0 && has_twiddles {
+                    a[k] = times(simd, a[k], twiddles[k - 1]);
+                }
             }
-        }
-        let twiddles = &level.twiddles[j * (R - 1)..][..R - 1];
-        if INVERSE && step > 1 {
-            for (a, twiddle) in a[1..].iter_mut().zip(twiddles) {
-                *a = times(simd, *a, *twiddle);
-            }
-        }
+        });
         butterfly(simd, &mut a);
-        if !INVERSE && step > 1 {
-            for (a, twiddle) in a[1..].iter_mut().zip(twiddles) {
-                *a = times(simd, *a, *twiddle);
+        each!(R, k => {
+            let mut value = a[k];
+            if !INVERSE && k > 0 && has_twiddles {
+                value = times(simd, value, twiddles[k - 1]);
             }
-        }
-        for (k, a) in a.iter().enumerate() {
-            let a = if INVERSE { swapped(*a) } else { *a };
-            store(simd, &mut block[j + k * step], lane, a);
-        }
+            if INVERSE {
+                value = swapped(value);
+            }
+            store(simd, &mut block[j + k * step], lane, value);
+        });
     }
 }
 

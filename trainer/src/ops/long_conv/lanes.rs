@@ -13,6 +13,7 @@ pub(super) struct Rows<'a> {
     width: usize,
     column: usize,
     count: usize,
+    length: usize,
 }
 
 impl<'a> Rows<'a> {
@@ -22,31 +23,36 @@ impl<'a> Rows<'a> {
             width,
             column,
             count: group.count,
+            length: group.length,
         }
-    }
-
-    fn len(&self) -> usize {
-        self.data.len() / self.width
     }
 
     #[inline(always)]
     fn row<S: Simd>(&self, simd: S, l: usize, lane: usize) -> S::f32s {
-        let row = &self.data[l * self.width + self.column..];
-        match row.first_chunk() {
-            Some(row) if self.count == GROUP => vector(simd, row, lane),
-            _ => {
-                let mut lanes = [0.0; GROUP];
-                lanes[..self.count].copy_from_slice(&row[..self.count]);
-                vector(simd, &lanes, lane)
-            }
+        let start = l * self.width + self.column;
+        if self.count == GROUP
+            && let Some(row) = self.data[start..].first_chunk()
+        {
+            vector(simd, row, lane)
+        } else {
+            vector(simd, &self.part_of_row(start), lane)
         }
+    }
+
+    /// A row of a group that is not full.
+    #[cold]
+    #[inline(never)]
+    fn part_of_row(&self, start: usize) -> [f32; GROUP] {
+        let mut lanes = [0.0; GROUP];
+        lanes[..self.count].copy_from_slice(&self.data[start..][..self.count]);
+        lanes
     }
 }
 
 impl<S: Simd> Source<S> for Rows<'_> {
     #[inline(always)]
     fn sample(&self, simd: S, l: usize, lane: usize) -> S::f32s {
-        if l < self.len() {
+        if l < self.length {
             self.row(simd, l, lane)
         } else {
             simd.splat_f32s(0.0)
@@ -207,15 +213,23 @@ fn write<S: Simd>(
     lane: usize,
     values: S::f32s,
 ) {
-    let values = bytemuck::cast_slice(std::slice::from_ref(&values));
-    // SAFETY: each task owns the columns of its own group of channels, in each half of the matrix.
-    unsafe {
-        if count == GROUP {
-            columns.write(row, column + lane, &values[..S::F32_LANES]);
-        } else if lane < count {
-            columns.write(row, column + lane, &values[..S::F32_LANES.min(count - lane)]);
-        }
+    let values: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&values));
+    if count == GROUP {
+        // SAFETY: each task owns the columns of its own group of channels, in each half of the matrix.
+        unsafe { columns.write(row, column + lane, &values[..S::F32_LANES]) };
+    } else {
+        write_part(columns, row, column, count, lane, values);
     }
+}
+
+/// [`write`] for a group that is not full.
+#[cold]
+#[inline(never)]
+#[expect(unsafe_code, reason = "tasks write disjoint columns")]
+fn write_part(columns: &Columns<'_>, row: usize, column: usize, count: usize, lane: usize, values: &[f32]) {
+    let used = values.len().min(count.saturating_sub(lane));
+    // SAFETY: each task owns the columns of its own group of channels, in each half of the matrix.
+    unsafe { columns.write(row, column + lane, &values[..used]) };
 }
 
 /// `y = sample + skip u`
@@ -230,7 +244,7 @@ pub(super) struct Output<'a> {
 impl<S: Simd> Sink<S> for Output<'_> {
     #[inline(always)]
     fn put(&mut self, simd: S, l: usize, lane: usize, sample: S::f32s) {
-        if l < self.u.len() {
+        if l < self.u.length {
             let skip = vector(simd, &self.skip, lane);
             let value = simd.mul_add_e_f32s(skip, self.u.row(simd, l, lane), sample);
             write::<S>(self.y, self.row + l, self.column, self.u.count, lane, value);
@@ -251,7 +265,7 @@ impl<S: Simd> Sink<S> for InputGradient<'_> {
     #[inline(always)]
     fn put(&mut self, simd: S, l: usize, lane: usize, sample: S::f32s) {
         let [forward, backward] = &self.dy;
-        if l < forward.len() {
+        if l < forward.length {
             let [skip_f, skip_b] = [
                 vector(simd, &self.skips[0], lane),
                 vector(simd, &self.skips[1], lane),
@@ -278,9 +292,9 @@ impl<S: Simd> Sink<S> for LaneSink<'_> {
 pub(super) fn add_products<S: Simd>(simd: S, u: &Rows<'_>, dy: &[Rows<'_>; 2], sums: &mut [[f64; GROUP]; 2]) {
     const SHORT: usize = 64;
     for lane in (0..GROUP).step_by(S::F32_LANES) {
-        for start in (0..u.len()).step_by(SHORT) {
+        for start in (0..u.length).step_by(SHORT) {
             let (mut forward, mut backward) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-            for l in start..(start + SHORT).min(u.len()) {
+            for l in start..(start + SHORT).min(u.length) {
                 let u = u.row(simd, l, lane);
                 forward = simd.mul_add_e_f32s(u, dy[0].row(simd, l, lane), forward);
                 backward = simd.mul_add_e_f32s(u, dy[1].row(simd, l, lane), backward);
