@@ -141,6 +141,11 @@ impl Dataset {
         self.manifest.row_layout().elements()
     }
 
+    /// Bytes of all rows, decoded: what it takes to keep the dataset in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        (self.len() * self.views() * self.manifest.row_layout().row_bytes()) as u64
+    }
+
     /// All record ids, in order.
     pub fn ids(&self) -> &[u64] {
         &self.ids

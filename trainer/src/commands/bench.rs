@@ -6,9 +6,9 @@ use anyhow::Result;
 use preprocess::console::count::bytes;
 use preprocess::console::{JsonTarget, Printer, exit};
 
-use super::{ConfigArgs, with_threads};
+use super::{ConfigArgs, MemoryArgs, with_threads};
 use crate::fit::step_times;
-use crate::memory::{MemoryPlan, peak_resident_bytes};
+use crate::memory::{self, MemoryPlan, peak_resident_bytes};
 
 /// Times training steps.
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,8 @@ pub struct BenchArgs {
     /// Steps that are timed, after one that is not
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -33,6 +35,9 @@ pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
     let resolved = args.config.resolve("imagenet256-s")?;
     let config = &resolved.config;
     config.validate()?;
+    if let Some(available) = args.memory.available() {
+        memory::check(config, 0, available)?;
+    }
     let times = with_threads(config.run.threads, || Ok(step_times(config, args.steps)?))?;
     let (best, median) = (times[0], times[times.len() / 2]);
     let images = config.optim.global_batch_size as f64;

@@ -45,6 +45,25 @@ impl ConfigArgs {
     }
 }
 
+/// Whether a run may be larger than the memory: shared by the commands that train.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct MemoryArgs {
+    /// Start even if the plan takes more memory than is available
+    #[arg(long)]
+    pub ignore_memory: bool,
+}
+
+impl MemoryArgs {
+    /// Bytes that a run may take, where there is a limit.
+    pub fn available(self) -> Option<u64> {
+        if self.ignore_memory {
+            None
+        } else {
+            shards::memory::available_bytes()
+        }
+    }
+}
+
 /// Runs `work` in a pool of `threads` threads; 0: all cores.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ModelConfig;
+use crate::model::{Keep, ModelConfig};
 use crate::optim::AdamWConfig;
 
 pub use error::Error;
@@ -221,6 +221,18 @@ pub enum Recompute {
     /// Nothing.
     #[default]
     None,
+    /// The forward pass of each block but the last: of a block only its input is kept. The same bits in about a quarter
+    /// more time.
+    Block,
+}
+
+impl From<Recompute> for Keep {
+    fn from(recompute: Recompute) -> Self {
+        match recompute {
+            Recompute::None => Self::All,
+            Recompute::Block => Self::Inputs,
+        }
+    }
 }
 
 /// The `[run]` section.

@@ -89,7 +89,7 @@ impl Learner {
             ema: buffers.ema,
             config: config.clone(),
             optimizer,
-            model,
+            model: model.keeping(config.run.recompute.into()),
         }
     }
 
