@@ -151,6 +151,11 @@ impl Dataset {
         &self.ids
     }
 
+    /// The position behind the last sample of each shard.
+    pub(crate) fn ends(&self) -> &[usize] {
+        &self.starts[1..]
+    }
+
     /// The shard of sample `i`, and its place there.
     pub(crate) fn locate(&self, i: usize) -> Result<(usize, usize)> {
         if i >= self.len() {

@@ -57,6 +57,9 @@ pub enum Order {
     /// A uniform permutation of all samples.
     #[default]
     Shuffle,
+    /// Blocks of neighbouring samples in random order, shuffled within windows of blocks: long reads, for spinning disks
+    /// and network file systems. See [`shards::shuffle::Order::Window`].
+    Window,
 }
 
 /// What of the dataset is kept in memory.
@@ -87,6 +90,10 @@ pub struct DataConfig {
     pub path: PathBuf,
     /// The order of an epoch.
     pub order: Order,
+    /// Neighbouring samples that are read together, with `order = "window"`.
+    pub block_samples: usize,
+    /// Blocks whose samples are shuffled together, with `order = "window"`.
+    pub window_blocks: usize,
     /// Threads that decode shards.
     pub workers: usize,
     /// What is kept in memory.
@@ -98,8 +105,23 @@ impl Default for DataConfig {
         Self {
             path: PathBuf::new(),
             order: Order::Shuffle,
+            block_samples: 512,
+            window_blocks: 128,
             workers: 1,
             cache: Cache::None,
+        }
+    }
+}
+
+impl DataConfig {
+    /// The order as the loader takes it.
+    pub fn loader_order(&self) -> shards::shuffle::Order {
+        match self.order {
+            Order::Shuffle => shards::shuffle::Order::Shuffle,
+            Order::Window => shards::shuffle::Order::Window {
+                block_samples: self.block_samples,
+                window_blocks: self.window_blocks,
+            },
         }
     }
 }
@@ -294,6 +316,8 @@ impl Config {
         let positive = [
             ("diffusion.num_timesteps", self.diffusion.num_timesteps as u64),
             ("optim.global_batch_size", self.optim.global_batch_size as u64),
+            ("data.block_samples", self.data.block_samples as u64),
+            ("data.window_blocks", self.data.window_blocks as u64),
             ("run.num_steps", self.run.num_steps),
             ("run.checkpoint_every", self.run.checkpoint_every),
             ("run.log_every", self.run.log_every),

@@ -139,6 +139,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
             seed: config.run.global_seed,
             batch_size: config.optim.global_batch_size,
             workers: config.data.workers,
+            order: config.data.loader_order(),
             cache: config.data.cache.into(),
             prefetch: PREFETCH,
             position: state.position,
