@@ -3,12 +3,14 @@
 use preprocess::console::count::bytes;
 use serde::Serialize;
 
-use crate::config::{Config, Recompute};
+use crate::config::{Config, Precision, Recompute};
 use crate::model::{ModelConfig, Modulation, ParamLayout};
 
 const F32: u64 = size_of::<f32>() as u64;
 /// One complex number of a spectrum.
 const COMPLEX: u64 = 2 * F32;
+/// Channels that the convolution transforms together.
+const CHANNELS: u64 = 16;
 /// Batches of latents that the loader holds: those ahead, one in work, one in use.
 const BATCHES_HELD: u64 = 4;
 /// The program itself, its threads and the packed panels of the matrix products.
@@ -51,7 +53,7 @@ impl MemoryPlan {
                 Recompute::None => depth * saved,
                 Recompute::Block => (depth - 1) * input + saved,
             },
-            workspace: block_workspace(model, batch) + ends(model, batch),
+            workspace: block_workspace(model, batch) + ends(model, batch) + rounded(config, batch),
             other: held + BASE,
             dataset: 0,
         }
@@ -186,7 +188,6 @@ fn largest_fit(config: &Config, recompute: Recompute, dataset: u64, available: u
 fn block_saved(model: &ModelConfig, batch: u64) -> u64 {
     let (d, m) = (model.hidden_size as u64, model.downscale as u64);
     let (rows, ssm) = (batch * model.tokens() as u64, model.ssm_width() as u64);
-    let bins = model.length() as u64 + 1;
     let branch = if model.modulation == Modulation::Gate {
         d
     } else {
@@ -194,7 +195,12 @@ fn block_saved(model: &ModelConfig, batch: u64) -> u64 {
     };
     // input, h, pre0, act0; pre_up and u; y; pre_down, down, pre1, pre2, product.
     let per_row = 4 * d + 2 * m * d + m * ssm + 10 * d + branch;
-    rows * per_row * F32 + d * bins * (batch + 2) * COMPLEX
+    rows * per_row * F32 + 2 * d.next_multiple_of(CHANNELS) * bins(model) * COMPLEX
+}
+
+/// Elements of a spectrum: see `ops::long_conv`.
+fn bins(model: &ModelConfig) -> u64 {
+    model.length().next_power_of_two().max(4) as u64
 }
 
 /// The convolution kernels of a block.
@@ -206,8 +212,18 @@ fn kernels(model: &ModelConfig) -> u64 {
 fn block_workspace(model: &ModelConfig, batch: u64) -> u64 {
     let (d, m) = (model.hidden_size as u64, model.downscale as u64);
     let (rows, ssm) = (batch * model.tokens() as u64, model.ssm_width() as u64);
-    let chunks = rayon::current_num_threads() as u64 * 16 * model.length() as u64 * 6 * F32;
-    rows * (d + m * ssm + m * d) * F32 + 2 * kernels(model) + chunks
+    let scratch = rayon::current_num_threads() as u64 * 5 * CHANNELS * bins(model) * COMPLEX;
+    rows * (d + m * ssm + m * d) * F32 + 2 * kernels(model) + scratch
+}
+
+/// The rounded copies of the factors of the largest product, where bf16 is emulated.
+fn rounded(config: &Config, batch: u64) -> u64 {
+    let (model, d) = (&config.model, config.model.hidden_size as u64);
+    let y = batch * (model.length() * model.ssm_width()) as u64;
+    match config.run.precision {
+        Precision::F32 => 0,
+        Precision::Bf16 => (y + 4 * d * d) * F32,
+    }
 }
 
 /// Tokens, output and their gradients, and the last layer.

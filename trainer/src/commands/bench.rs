@@ -1,5 +1,6 @@
 //! `trainer bench`: time and memory of training steps.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -9,6 +10,7 @@ use preprocess::console::{JsonTarget, Printer, exit};
 use super::{ConfigArgs, MemoryArgs, with_threads};
 use crate::fit::step_times;
 use crate::memory::{self, MemoryPlan, peak_resident_bytes};
+use crate::ops::profile::{self, Op};
 
 /// Times training steps.
 #[derive(Debug, clap::Args)]
@@ -20,6 +22,9 @@ pub struct BenchArgs {
     steps: u64,
     #[command(flatten)]
     memory: MemoryArgs,
+    /// Print where the time goes, by kind of operation
+    #[arg(long)]
+    profile: bool,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -39,6 +44,16 @@ pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
         memory::check(config, 0, available)?;
     }
     let times = with_threads(config.run.threads, || Ok(step_times(config, args.steps)?))?;
+    let total = times.iter().sum::<f64>();
+    let ops = profile::take().map(|time| 1e3 * time.as_secs_f64());
+    let share = |time: f64| time / total;
+    let rest = total - ops.iter().sum::<f64>();
+    let table: Vec<(&str, f64)> = Op::ALL
+        .iter()
+        .zip(ops)
+        .map(|(op, time)| (op.name(), time))
+        .chain([("the rest", rest)])
+        .collect();
     let (best, median) = (times[0], times[times.len() / 2]);
     let images = config.optim.global_batch_size as f64;
     // Forward and backward are three forward passes; two floating-point operations a multiply-add.
@@ -53,6 +68,15 @@ pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
         bytes(planned),
         peak.map_or_else(String::new, |peak| format!(", {} at most", bytes(peak)))
     ));
+    if args.profile {
+        for (name, time) in &table {
+            printer.say(format_args!(
+                "  {name:<24} {:>9.2} ms {:>6.1} %",
+                time / args.steps as f64,
+                100.0 * share(*time)
+            ));
+        }
+    }
     let report = serde_json::json!({
         "ms_per_step": median,
         "best_ms": best,
@@ -61,6 +85,7 @@ pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
         "threads": if config.run.threads == 0 { rayon::current_num_threads() } else { config.run.threads },
         "planned_bytes": planned,
         "peak_bytes": peak,
+        "profile_ms": table.iter().map(|(name, time)| (*name, time / args.steps as f64)).collect::<BTreeMap<_, _>>(),
     });
     printer.json(json, &report)?;
     Ok(exit::DONE)

@@ -13,7 +13,7 @@ use shards::manifest::Manifest;
 
 use super::{ConfigArgs, MemoryArgs, newest_dataset, with_threads};
 use crate::checkpoint;
-use crate::config::{Config, Origin, Resolved};
+use crate::config::{Config, Origin, Precision, Resolved};
 use crate::fit::{self, Event, Outcome, Plan};
 use crate::memory::MemoryPlan;
 
@@ -277,8 +277,12 @@ impl<'a> Report<'a> {
         // Two floating-point operations a multiply-add.
         self.gflops = 2.0 * PASSES * images * config.model.gflops_per_image();
         self.printer.note(format_args!(
-            "model    {} parameters   f32   cpu ({} threads)",
+            "model    {} parameters   {}   cpu ({} threads)",
             with_commas(parameters as u64),
+            match config.run.precision {
+                Precision::F32 => "f32",
+                Precision::Bf16 => "bf16 (emulated)",
+            },
             rayon::current_num_threads()
         ));
         let mut from: Vec<String> = Vec::new();

@@ -234,6 +234,9 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
+    /// bf16 as mixed precision stores and multiplies it, emulated on the CPU: for its numbers, not for speed. See
+    /// [`crate::ops::bf16`].
+    Bf16,
 }
 
 /// What the backward pass computes again instead of keeping it.

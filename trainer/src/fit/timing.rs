@@ -8,11 +8,14 @@ use shards::rng::{Philox, Stream};
 use super::Learner;
 use crate::config::Config;
 use crate::model::Error;
+use crate::ops::profile;
 
 /// Milliseconds of `steps` training steps, ascending, after one that does not count.
 ///
 /// # Errors
 /// When the architecture does not fit together.
+///
+/// [`profile::take`] gives the time of the kinds of operations in these steps afterwards.
 pub fn step_times(config: &Config, steps: u64) -> Result<Vec<f64>, Error> {
     let (model, count) = (&config.model, config.optim.global_batch_size);
     let mut learner = Learner::new(config)?;
@@ -30,6 +33,9 @@ pub fn step_times(config: &Config, steps: u64) -> Result<Vec<f64>, Error> {
     for step in 0..=steps {
         let start = Instant::now();
         learner.step(step + 1, &batch, 1.0)?;
+        if step == 0 {
+            profile::take();
+        }
         times.push(1e3 * start.elapsed().as_secs_f64());
     }
     times.remove(0);

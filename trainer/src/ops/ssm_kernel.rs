@@ -5,8 +5,10 @@
 //! `[L/r, N] x [N, r]` product, so the `[N, L]` Vandermonde matrix never exists: `N (r + L/r)` powers instead of `N L`.
 //! Discretisation and powers are in f64 (they are few), the products in f32.
 
+use num_complex::Complex64;
 use rayon::prelude::*;
-use realfft::num_complex::Complex64;
+
+use super::profile::{Clock, Op};
 
 use super::vectorised::vectorised;
 
@@ -54,8 +56,8 @@ struct State {
     a: Complex64,
     b: Complex64,
     c: Complex64,
-    /// Exponent of a step.
-    z: Complex64,
+    /// `e^z`, one step of the discrete system.
+    step: Complex64,
     /// `Bbar / B`.
     phi: Complex64,
     dz_da: Complex64,
@@ -70,21 +72,20 @@ fn discretise(p: &SsmParams<'_>, channel: usize, n: usize, states: usize, kind: 
     let dt = f64::from(p.log_dt[channel]).exp();
     let a = Complex64::new(-f64::from(p.log_a_real[at]).exp(), f64::from(p.a_imag[at]));
     let x = a * dt;
-    let (z, phi, dz_da, dz_ddt, dphi_da, dphi_ddt);
+    let (step, phi, dz_da, dz_ddt, dphi_da, dphi_ddt);
     match kind {
         Discretization::Zoh => {
-            let ez = x.exp();
-            z = x;
-            phi = (ez - 1.0) / a;
+            step = x.exp();
+            phi = (step - 1.0) / a;
             dz_da = Complex64::from(dt);
             dz_ddt = a;
-            dphi_da = (ez * dt - phi) / a;
-            dphi_ddt = ez;
+            dphi_da = (step * dt - phi) / a;
+            dphi_ddt = step;
         }
         Discretization::Bilinear => {
             let den = (1.0 - x / 2.0).inv();
             let slope = (1.0 - x * x / 4.0).inv();
-            z = ((1.0 + x / 2.0) * den).ln();
+            step = (1.0 + x / 2.0) * den;
             phi = den * dt;
             dz_da = slope * dt;
             dz_ddt = slope * a;
@@ -97,7 +98,7 @@ fn discretise(p: &SsmParams<'_>, channel: usize, n: usize, states: usize, kind: 
         a,
         b,
         c,
-        z,
+        step,
         phi,
         dz_da,
         dz_ddt,
@@ -106,70 +107,154 @@ fn discretise(p: &SsmParams<'_>, channel: usize, n: usize, states: usize, kind: 
     }
 }
 
+/// Elements of a vector that the compiler keeps in one register.
+const LANES: usize = 16;
+/// Rows of the factorised sums that go on together: enough independent chains to hide the latency of an addition.
+const ROWS: usize = 4;
+/// Channels that a task has at least.
+const MIN_CHANNELS: usize = 8;
+
 /// The inner length r of the factorisation `l = i r + j`: the power of two nearest above the square root.
 fn inner_length(length: usize) -> usize {
-    1 << (length.max(1).ilog2().div_ceil(2))
+    (1 << (length.max(1).ilog2().div_ceil(2))).max(LANES)
 }
 
-/// Powers `e^{z k stride}`, k = 0..count, re and im planes appended to `re`, `im`.
-fn powers(z: Complex64, stride: usize, count: usize, scale: Complex64, re: &mut Vec<f32>, im: &mut Vec<f32>) {
-    /// How often the running product is anchored to a fresh exponential, to keep 1e-13.
-    const ANCHOR: usize = 64;
-    let step = (z * stride as f64).exp();
-    let mut value = scale;
-    for k in 0..count {
-        if k % ANCHOR == 0 {
-            value = scale * (z * (k * stride) as f64).exp();
+/// Complex numbers as planes of real and imaginary parts.
+type Planes<T> = [Vec<T>; 2];
+
+fn planes<T: Copy + Default>(len: usize) -> Planes<T> {
+    [vec![T::default(); len], vec![T::default(); len]]
+}
+
+/// What one task works in.
+struct Scratch {
+    /// `e^{z j}`, j < r.
+    inner: Planes<f64>,
+    /// `scale e^{z r i}`, i < L/r.
+    outer: Planes<f64>,
+    /// `inner` of every state, `[states, r]`.
+    near: Planes<f32>,
+    /// `outer` of every state, `[L/r, states]`.
+    far: Planes<f32>,
+    /// A channel of `dk`, filled up with zeros to whole rows.
+    dk: Vec<f32>,
+    /// `re, im, i re, i im` of `outer`, for each i.
+    weights: Vec<[f32; 4]>,
+}
+
+impl Scratch {
+    fn new(length: usize, states: usize) -> Self {
+        let r = inner_length(length);
+        let rows = length.div_ceil(r);
+        Self {
+            inner: planes(r),
+            outer: planes(rows),
+            near: planes(states * r),
+            far: planes(states * rows.next_multiple_of(ROWS)),
+            dk: vec![0.0; rows * r],
+            weights: vec![[0.0; 4]; rows],
         }
-        re.push(value.re as f32);
-        im.push(value.im as f32);
-        value *= step;
     }
+
+    /// The powers of one state.
+    #[inline(always)]
+    fn raise(&mut self, step: Complex64, scale: Complex64) {
+        let far = doubled(step, Complex64::from(1.0), &mut self.inner);
+        doubled(far, scale, &mut self.outer);
+    }
+}
+
+/// `scale step^k` for all k of the planes, each half from the one before, so that an element is a product of few
+/// factors; returns `step` to the power of their length where that is a power of two.
+#[inline(always)]
+fn doubled(step: Complex64, scale: Complex64, [re, im]: &mut Planes<f64>) -> Complex64 {
+    (re[0], im[0]) = (scale.re, scale.im);
+    let (mut known, mut factor) = (1, step);
+    while known < re.len() {
+        let (re, next_re) = re.split_at_mut(known);
+        let (im, next_im) = im.split_at_mut(known);
+        let next = next_re.iter_mut().zip(next_im);
+        for ((next_re, next_im), (re, im)) in next.zip(re.iter().zip(im.iter())) {
+            *next_re = re * factor.re - im * factor.im;
+            *next_im = re * factor.im + im * factor.re;
+        }
+        factor *= factor;
+        known *= 2;
+    }
+    factor
 }
 
 /// Kernels `[channels, length]` of all channels.
 pub fn kernels(p: &SsmParams<'_>, kind: Discretization, length: usize) -> Vec<f32> {
+    let _clock = Clock::start(Op::SsmKernel);
     let channels = p.log_dt.len();
     let states = p.a_imag.len() / channels;
-    let r = inner_length(length);
-    let rows = length.div_ceil(r);
     let mut out = vec![0f32; channels * length];
     out.par_chunks_mut(length)
         .enumerate()
-        .for_each(|(channel, kernel)| {
-            let (mut e_re, mut e_im) = (Vec::with_capacity(states * r), Vec::with_capacity(states * r));
-            let (mut g_re, mut g_im) = (
-                Vec::with_capacity(states * rows),
-                Vec::with_capacity(states * rows),
-            );
-            for n in 0..states {
-                let s = discretise(p, channel, n, states, kind);
-                powers(s.z, 1, r, Complex64::from(1.0), &mut e_re, &mut e_im);
-                powers(s.z, r, rows, 2.0 * s.c * s.b * s.phi, &mut g_re, &mut g_im);
-            }
-            factored_product(r, rows, [&g_re, &g_im], [&e_re, &e_im], kernel);
-        });
+        .with_min_len(MIN_CHANNELS)
+        .for_each_init(
+            || Scratch::new(length, states),
+            |scratch, (channel, kernel)| kernel_of(p, kind, channel, scratch, kernel),
+        );
     out
 }
 
 vectorised! {
-    /// `kernel[i r + j] = Re sum_n g[n, i] e[n, j]`; `g` `[states, rows]` and `e` `[states, r]` as re and im planes.
-    fn factored_product<'a>(
-        r: usize,
-        rows: usize,
-        g: [&'a [f32]; 2],
-        e: [&'a [f32]; 2],
+    /// `kernel[i r + j] = Re sum_n far[i, n] near[n, j]`.
+    fn kernel_of<'a>(
+        p: &'a SsmParams<'a>,
+        kind: Discretization,
+        channel: usize,
+        scratch: &'a mut Scratch,
         kernel: &'a mut [f32],
     ) {
-        for (i, row) in kernel.chunks_mut(r).enumerate() {
-            for (n, (e_re, e_im)) in e[0].chunks_exact(r).zip(e[1].chunks_exact(r)).enumerate() {
-                let (g_re, g_im) = (g[0][n * rows + i], g[1][n * rows + i]);
-                for ((k, re), im) in row.iter_mut().zip(e_re).zip(e_im) {
-                    *k += g_re * re - g_im * im;
+        let states = p.a_imag.len() / p.log_dt.len();
+        let r = scratch.inner[0].len();
+        for n in 0..states {
+            let s = discretise(p, channel, n, states, kind);
+            scratch.raise(s.step, 2.0 * s.c * s.b * s.phi);
+            for plane in 0..2 {
+                for (near, v) in scratch.near[plane][n * r..].iter_mut().zip(&scratch.inner[plane]) {
+                    *near = *v as f32;
+                }
+                for (far, v) in scratch.far[plane].chunks_exact_mut(states).zip(&scratch.outer[plane]) {
+                    far[n] = *v as f32;
+                }
+            }
+        }
+        let [near_re, near_im] = &scratch.near;
+        let [far_re, far_im] = &scratch.far;
+        for (rows, kernel) in kernel.chunks_mut(ROWS * r).enumerate() {
+            let span = rows * ROWS * states..(rows + 1) * ROWS * states;
+            let (far_re, far_im) = (&far_re[span.clone()], &far_im[span]);
+            for column in (0..r).step_by(LANES) {
+                let mut sums = [[0f32; LANES]; ROWS];
+                for n in 0..states {
+                    let re: &[f32; LANES] = lanes(near_re, n * r + column);
+                    let im: &[f32; LANES] = lanes(near_im, n * r + column);
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        let (far_re, far_im) = (far_re[row * states + n], -far_im[row * states + n]);
+                        for lane in 0..LANES {
+                            sum[lane] = far_im.mul_add(im[lane], far_re.mul_add(re[lane], sum[lane]));
+                        }
+                    }
+                }
+                for (kernel, sum) in kernel.chunks_mut(r).zip(&sums) {
+                    for (k, s) in kernel.iter_mut().skip(column).zip(sum) {
+                        *k = *s;
+                    }
                 }
             }
         }
     }
+}
+
+#[inline(always)]
+fn lanes(values: &[f32], at: usize) -> &[f32; LANES] {
+    values[at..]
+        .first_chunk()
+        .expect("a whole vector: r is a multiple of it")
 }
 
 /// Gradients of every channel's parameters, given `dk` `[channels, length]`.
@@ -181,82 +266,96 @@ pub fn kernels_backward(
     length: usize,
     dk: &[f32],
 ) -> Vec<ChannelGrads> {
+    let _clock = Clock::start(Op::SsmKernel);
     let channels = p.log_dt.len();
     let states = p.a_imag.len() / channels;
-    let r = inner_length(length);
-    let rows = length.div_ceil(r);
     dk.par_chunks(length)
         .enumerate()
-        .map(|(channel, dk)| {
-            let dt = f64::from(p.log_dt[channel]).exp();
-            let (mut e_re, mut e_im) = (Vec::with_capacity(r), Vec::with_capacity(r));
-            let mut d_dt = 0f64;
-            let states = (0..states)
-                .map(|n| {
-                    let s = discretise(p, channel, n, states, kind);
-                    e_re.clear();
-                    e_im.clear();
-                    powers(s.z, 1, r, Complex64::from(1.0), &mut e_re, &mut e_im);
-                    // m0 = sum_l conj(e^{zl}) dk_l and m1 = sum_l l conj(e^{zl}) dk_l
-                    let (m0, m1) = moments(s.z, r, rows, &e_re, &e_im, dk);
-                    let d_gain = 2.0 * m0;
-                    let gain = s.c * s.b * s.phi;
-                    let d_z = 2.0 * gain.conj() * m1;
-                    let d_c = d_gain * (s.b * s.phi).conj();
-                    let d_b = d_gain * (s.c * s.phi).conj();
-                    let d_phi = d_gain * (s.c * s.b).conj();
-                    let d_a = s.dz_da.conj() * d_z + s.dphi_da.conj() * d_phi;
-                    d_dt += (s.dz_ddt.conj() * d_z + s.dphi_ddt.conj() * d_phi).re;
-                    [d_a.re * s.a.re, d_a.im, d_b.re, d_b.im, d_c.re, d_c.im].map(|v| v as f32)
-                })
-                .collect();
-            ChannelGrads {
-                log_dt: (d_dt * dt) as f32,
-                states,
-            }
-        })
+        .with_min_len(MIN_CHANNELS)
+        .map_init(
+            || Scratch::new(length, states),
+            |scratch, (channel, dk)| {
+                scratch.dk[..length].copy_from_slice(dk);
+                let mut grads = ChannelGrads {
+                    log_dt: 0.0,
+                    states: Vec::with_capacity(states),
+                };
+                channel_backward(p, kind, channel, scratch, &mut grads);
+                grads
+            },
+        )
         .collect()
 }
 
-/// Lanes of the partial sums of [`moments`].
-const LANES: usize = 16;
-
 vectorised! {
-    /// Adds `e dk` and `j e dk`, real and imaginary parts, in lanes of j.
-    fn add_moments<'a>(dk: &'a [f32], e_re: &'a [f32], e_im: &'a [f32], sums: &'a mut [[f32; LANES]; 4]) {
-        let chunks = dk.chunks(LANES).zip(e_re.chunks(LANES)).zip(e_im.chunks(LANES));
-        for (k, ((dk, e_re), e_im)) in chunks.enumerate() {
-            for (lane, ((d, re), im)) in dk.iter().zip(e_re).zip(e_im).enumerate() {
-                let (re, im, j) = (re * d, im * d, (k * LANES + lane) as f32);
-                sums[0][lane] += re;
-                sums[1][lane] += im;
-                sums[2][lane] += re * j;
-                sums[3][lane] += im * j;
-            }
+    fn channel_backward<'a>(
+        p: &'a SsmParams<'a>,
+        kind: Discretization,
+        channel: usize,
+        scratch: &'a mut Scratch,
+        grads: &'a mut ChannelGrads,
+    ) {
+        let states = p.a_imag.len() / p.log_dt.len();
+        let mut d_dt = 0f64;
+        for n in 0..states {
+            let s = discretise(p, channel, n, states, kind);
+            scratch.raise(s.step, Complex64::from(1.0));
+            let (m0, m1) = moments(scratch);
+            let d_gain = 2.0 * m0;
+            let gain = s.c * s.b * s.phi;
+            let d_z = 2.0 * gain.conj() * m1;
+            let d_c = d_gain * (s.b * s.phi).conj();
+            let d_b = d_gain * (s.c * s.phi).conj();
+            let d_phi = d_gain * (s.c * s.b).conj();
+            let d_a = s.dz_da.conj() * d_z + s.dphi_da.conj() * d_phi;
+            d_dt += (s.dz_ddt.conj() * d_z + s.dphi_ddt.conj() * d_phi).re;
+            grads.states.push([d_a.re * s.a.re, d_a.im, d_b.re, d_b.im, d_c.re, d_c.im].map(|v| v as f32));
         }
+        grads.log_dt = (d_dt * f64::from(p.log_dt[channel]).exp()) as f32;
     }
 }
 
-/// The two transposed Vandermonde products of one state, inner sums over j in f32, outer ones in f64.
-fn moments(
-    z: Complex64,
-    r: usize,
-    rows: usize,
-    e_re: &[f32],
-    e_im: &[f32],
-    dk: &[f32],
-) -> (Complex64, Complex64) {
-    let step = (z * r as f64).exp().conj();
-    let mut anchor = Complex64::from(1.0);
-    let (mut m0, mut m1) = (Complex64::default(), Complex64::default());
-    for (i, dk) in dk.chunks(r).enumerate().take(rows) {
-        let mut sums = [[0f32; LANES]; 4];
-        add_moments(dk, e_re, e_im, &mut sums);
-        let [re, im, j_re, j_im] = sums.map(|lanes| lanes.iter().map(|&v| f64::from(v)).sum::<f64>());
-        let (plain, weighted) = (Complex64::new(re, -im), Complex64::new(j_re, -j_im));
-        m0 += anchor * plain;
-        m1 += anchor * (plain * (i * r) as f64 + weighted);
-        anchor *= step;
+/// `sum_l conj(e^{zl}) dk_l` and `sum_l l conj(e^{zl}) dk_l`: with `l = i r + j` first over i, in f32, for a vector of
+/// j at a time, then over j in f64.
+#[inline(always)]
+fn moments(scratch: &mut Scratch) -> (Complex64, Complex64) {
+    let Scratch {
+        inner: [inner_re, inner_im],
+        outer: [outer_re, outer_im],
+        dk,
+        weights,
+        ..
+    } = scratch;
+    let r = inner_re.len();
+    for (i, (weights, (re, im))) in weights
+        .iter_mut()
+        .zip(outer_re.iter().zip(outer_im.iter()))
+        .enumerate()
+    {
+        *weights = [*re, *im, i as f64 * re, i as f64 * im].map(|v| v as f32);
     }
-    (m0, m1)
+    let mut totals = [[0f64; LANES]; 4];
+    for column in (0..r).step_by(LANES) {
+        let mut sums = [[0f32; LANES]; 4];
+        for (i, weights) in weights.iter().enumerate() {
+            let dk = lanes(dk, i * r + column);
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                for (sum, dk) in sum.iter_mut().zip(dk) {
+                    *sum = weight.mul_add(*dk, *sum);
+                }
+            }
+        }
+        for lane in 0..LANES {
+            let j = column + lane;
+            let [re, im, i_re, i_im] = sums.map(|sum| f64::from(sum[lane]));
+            let (l_re, l_im) = (r as f64 * i_re + j as f64 * re, r as f64 * i_im + j as f64 * im);
+            let (e_re, e_im) = (inner_re[j], inner_im[j]);
+            totals[0][lane] += e_re * re - e_im * im;
+            totals[1][lane] -= e_re * im + e_im * re;
+            totals[2][lane] += e_re * l_re - e_im * l_im;
+            totals[3][lane] -= e_re * l_im + e_im * l_re;
+        }
+    }
+    let [re, im, l_re, l_im] = totals.map(|lanes| lanes.iter().sum());
+    (Complex64::new(re, im), Complex64::new(l_re, l_im))
 }
