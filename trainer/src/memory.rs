@@ -9,6 +9,8 @@ use crate::model::{ModelConfig, Modulation, ParamLayout};
 const F32: u64 = size_of::<f32>() as u64;
 /// One complex number of a spectrum.
 const COMPLEX: u64 = 2 * F32;
+/// What the allocator adds to large buffers that come and go: a sixteenth.
+const ALLOCATOR_SHARE: u64 = 16;
 /// Channels that the convolution transforms together.
 const CHANNELS: u64 = 16;
 /// Batches of latents that the loader holds: those ahead, one in work, one in use.
@@ -44,16 +46,19 @@ impl MemoryPlan {
         let image = (model.in_channels * model.input_size * model.input_size) as u64;
         let held = BATCHES_HELD * config.optim.global_batch_size as u64 * image * F32;
         let (depth, saved) = (model.depth as u64, block_saved(model, batch));
+        let rounded_up = |bytes: u64| bytes + bytes / ALLOCATOR_SHARE;
         let input = batch * (model.tokens() * model.hidden_size) as u64 * F32;
         Self {
             weights: 2 * parameters,
             gradients: parameters,
             optimizer: 2 * parameters,
-            activations: match config.run.recompute {
+            activations: rounded_up(match config.run.recompute {
                 Recompute::None => depth * saved,
                 Recompute::Block => (depth - 1) * input + saved,
-            },
-            workspace: block_workspace(model, batch) + ends(model, batch) + rounded(config, batch),
+            }),
+            workspace: rounded_up(
+                block_workspace(model, batch) + ends(model, batch) + rounded(config, batch),
+            ),
             other: held + BASE,
             dataset: 0,
         }

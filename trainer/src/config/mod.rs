@@ -246,7 +246,7 @@ pub enum Recompute {
     /// Nothing.
     #[default]
     None,
-    /// The forward pass of each block but the last: of a block only its input is kept. The same bits in about a quarter
+    /// The forward pass of each block but the last: of a block only its input is kept. The same bits in about a fifth
     /// more time.
     Block,
 }

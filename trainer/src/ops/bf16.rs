@@ -47,14 +47,14 @@ pub fn round(x: f32) -> f32 {
 /// Rounds what is stored, within a [`scope`].
 pub(super) fn store(values: &mut [f32]) {
     if is_on() {
-        values.par_chunks_mut(CHUNK).for_each(|chunk| round_all(chunk));
+        values.par_chunks_mut(CHUNK).for_each(round_all);
     }
 }
 
 /// A rounded copy.
 pub(super) fn rounded(values: &[f32]) -> Vec<f32> {
     let mut copy = values.to_vec();
-    copy.par_chunks_mut(CHUNK).for_each(|chunk| round_all(chunk));
+    copy.par_chunks_mut(CHUNK).for_each(round_all);
     copy
 }
 

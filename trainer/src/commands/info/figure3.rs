@@ -11,24 +11,39 @@ use crate::model::ModelConfig;
 /// Sides of the images, in pixels; the latents have an eighth of it.
 const IMAGE_SIZES: [usize; 5] = [128, 256, 512, 1024, 2048];
 
-/// GFLOPs of the XL models for latents of `side` x `side`, by name.
-fn models() -> [(&'static str, Box<dyn Fn(usize) -> f64>); 5] {
-    let dit = |patch_size, downscale| -> Box<dyn Fn(usize) -> f64> {
-        let dit = Dit {
+/// A model of the figure.
+enum Model {
+    Dit(Dit),
+    DiffuSsm(ModelConfig),
+}
+
+impl Model {
+    /// GFLOPs of one image's forward pass, for images of `image_size` pixels.
+    fn gflops_per_image(&self, image_size: usize) -> f64 {
+        match self {
+            Self::Dit(dit) => dit.gflops_per_image(image_size / 8),
+            Self::DiffuSsm(model) => ModelConfig {
+                input_size: image_size / 8,
+                ..model.clone()
+            }
+            .gflops_per_image(),
+        }
+    }
+}
+
+/// The XL models, by name.
+fn models() -> [(&'static str, Model); 5] {
+    let dit = |patch_size, downscale| {
+        Model::Dit(Dit {
             patch_size,
             downscale,
             ..Dit::XL_2
-        };
-        Box::new(move |side| dit.gflops_per_image(side))
+        })
     };
-    let diffussm = |downscale| -> Box<dyn Fn(usize) -> f64> {
-        Box::new(move |input_size| {
-            let model = ModelConfig {
-                input_size,
-                downscale,
-                ..ModelConfig::default()
-            };
-            model.gflops_per_image()
+    let diffussm = |downscale| {
+        Model::DiffuSsm(ModelConfig {
+            downscale,
+            ..ModelConfig::default()
         })
     };
     [
@@ -40,22 +55,26 @@ fn models() -> [(&'static str, Box<dyn Fn(usize) -> f64>); 5] {
     ]
 }
 
+/// Sequence length of the latents of an image, before any patching.
+fn length(image_size: usize) -> usize {
+    (image_size / 8).pow(2)
+}
+
 /// Draws the figure.
 pub(super) fn draw(path: &Path) -> std::io::Result<()> {
-    let point = |size: usize| ((size / 8).pow(2) as f64, size / 8);
     let series: Vec<Series> = models()
         .into_iter()
-        .map(|(name, gflops)| Series {
+        .map(|(name, model)| Series {
             name: name.to_owned(),
             points: IMAGE_SIZES
                 .iter()
-                .map(|&size| (point(size).0, gflops(point(size).1)))
+                .map(|&size| (length(size) as f64, model.gflops_per_image(size)))
                 .collect(),
         })
         .collect();
     let ticks = IMAGE_SIZES.iter().map(|&size| {
-        let length = point(size).0;
-        (length, format!("{size} px\nL {length}"))
+        let length = length(size);
+        (length as f64, format!("{size} px\nL {length}"))
     });
     let axes = Axes {
         x_scale: Scale::Log,
@@ -75,10 +94,9 @@ pub(super) fn draw(path: &Path) -> std::io::Result<()> {
 
 /// The numbers of the figure.
 pub(super) fn report() -> Value {
-    let series = models().map(|(name, gflops)| {
-        let values: Vec<f64> = IMAGE_SIZES.iter().map(|&size| gflops(size / 8)).collect();
+    let series = models().map(|(name, model)| {
+        let values = IMAGE_SIZES.map(|size| model.gflops_per_image(size));
         json!({ "name": name, "gflops_per_image": values })
     });
-    let lengths: Vec<usize> = IMAGE_SIZES.iter().map(|&size| (size / 8).pow(2)).collect();
-    json!({ "image_sizes": IMAGE_SIZES, "lengths": lengths, "series": series })
+    json!({ "image_sizes": IMAGE_SIZES, "lengths": IMAGE_SIZES.map(length), "series": series })
 }
