@@ -89,6 +89,7 @@ fn from_pictures_to_a_score_through_a_crash() {
         data: data.clone().into(),
         out: out.into(),
         allow: Vec::new(),
+        available_memory: None,
     };
     let never = AtomicBool::new(false);
     fit::fit(&plan(&path("whole")), &never, &mut |_| {}).unwrap();

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod cost;
 pub mod diffusion;
 pub mod fit;
 pub mod generate;

@@ -7,9 +7,9 @@ use anyhow::Result;
 use preprocess::console::count::bytes;
 use preprocess::console::{JsonTarget, Printer, exit};
 
-use super::{ConfigArgs, with_threads};
+use super::{ConfigArgs, MemoryArgs, with_threads};
 use crate::fit::step_times;
-use crate::memory::{MemoryPlan, peak_resident_bytes};
+use crate::memory::{self, MemoryPlan, peak_resident_bytes};
 use crate::ops::profile::{self, Op};
 
 /// Times training steps.
@@ -20,6 +20,8 @@ pub struct BenchArgs {
     /// Steps that are timed, after one that is not
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Print where the time goes, by kind of operation
     #[arg(long)]
     profile: bool,
@@ -38,6 +40,9 @@ pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
     let resolved = args.config.resolve("imagenet256-s")?;
     let config = &resolved.config;
     config.validate()?;
+    if let Some(available) = args.memory.available() {
+        memory::check(config, 0, available)?;
+    }
     let times = with_threads(config.run.threads, || Ok(step_times(config, args.steps)?))?;
     let total = times.iter().sum::<f64>();
     let ops = profile::take().map(|time| 1e3 * time.as_secs_f64());

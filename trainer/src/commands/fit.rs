@@ -11,9 +11,9 @@ use preprocess::console::progress::duration;
 use preprocess::console::{JsonTarget, Printer, Progress, exit};
 use shards::manifest::Manifest;
 
-use super::{ConfigArgs, newest_dataset, with_threads};
+use super::{ConfigArgs, MemoryArgs, newest_dataset, with_threads};
 use crate::checkpoint;
-use crate::config::{Config, Origin, Resolved};
+use crate::config::{Config, Origin, Precision, Resolved};
 use crate::fit::{self, Event, Outcome, Plan};
 use crate::memory::MemoryPlan;
 
@@ -40,6 +40,8 @@ pub struct FitArgs {
     /// Go on although this key differs from the checkpoint's; `data` for the dataset; may be repeated
     #[arg(long, value_name = "KEY")]
     allow: Vec<String>,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -163,6 +165,7 @@ fn plan(args: &FitArgs) -> Result<Plan> {
         data,
         out: if args.fresh { unused(&out)? } else { out },
         allow: args.allow.clone(),
+        available_memory: args.memory.available(),
     })
 }
 
@@ -274,8 +277,12 @@ impl<'a> Report<'a> {
         // Two floating-point operations a multiply-add.
         self.gflops = 2.0 * PASSES * images * config.model.gflops_per_image();
         self.printer.note(format_args!(
-            "model    {} parameters   f32   cpu ({} threads)",
+            "model    {} parameters   {}   cpu ({} threads)",
             with_commas(parameters as u64),
+            match config.run.precision {
+                Precision::F32 => "f32",
+                Precision::Bf16 => "bf16 (emulated)",
+            },
             rayon::current_num_threads()
         ));
         let mut from: Vec<String> = Vec::new();

@@ -18,6 +18,9 @@ pub enum Error {
     /// A batch does not fit the model.
     #[error(transparent)]
     Model(#[from] crate::model::Error),
+    /// The run would take more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] Box<crate::memory::TooMuch>),
     /// A grid of samples could not be made.
     #[error(transparent)]
     Generate(#[from] crate::generate::Error),

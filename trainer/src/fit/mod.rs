@@ -21,8 +21,9 @@ use shards::dataset::Dataset;
 use shards::loader::{Loader, LoaderConfig};
 
 use crate::checkpoint::{self, DatasetRecord, MetricSums, State};
-use crate::config::Resolved;
+use crate::config::{Cache, Resolved};
 use crate::generate::{Generator, SamplePlan};
+use crate::memory;
 use crate::sampler::{Guidance, Sampler};
 
 pub use error::Error;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub out: PathBuf,
     /// Keys that may differ from the checkpoint's configuration; `data` for another dataset.
     pub allow: Vec<String>,
+    /// Bytes of memory that the run may take; `None`: as many as it likes.
+    pub available_memory: Option<u64>,
 }
 
 /// What happens during a run, in the order in which it happens.
@@ -108,6 +111,14 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
     config.validate()?;
     let record = DatasetRecord::new(dataset.manifest(), &plan.data);
 
+    if let Some(available) = plan.available_memory {
+        let cached = match config.data.cache {
+            Cache::None => 0,
+            Cache::Ram => dataset.resident_bytes(),
+        };
+        memory::check(config, cached, available)?;
+    }
+
     let folder = RunFolder::open(&plan.out)?;
     let (mut state, mut learner) = match resume::newest_sound(folder.path(), listener)? {
         Some((mut state, buffers)) => {
@@ -128,6 +139,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
             seed: config.run.global_seed,
             batch_size: config.optim.global_batch_size,
             workers: config.data.workers,
+            order: config.data.loader_order(),
             cache: config.data.cache.into(),
             prefetch: PREFETCH,
             position: state.position,

@@ -7,7 +7,7 @@ use crate::checkpoint::{self, Buffers, DatasetRecord, State};
 use crate::config::{Config, LrSchedule, entries};
 
 /// Keys that change how a run is carried out, not what it computes.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "data.path",
     "data.workers",
     "data.cache",
@@ -18,6 +18,7 @@ const FREE: [&str; 11] = [
     "run.sample_count",
     "run.sample_steps",
     "run.sample_cfg",
+    "run.recompute",
     "run.threads",
 ];
 

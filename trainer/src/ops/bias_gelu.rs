@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::bf16;
 use super::profile::{Clock, Op};
 
 use super::vectorised::{sigmoid, vectorised};
@@ -58,6 +59,8 @@ pub fn bias_gelu(kind: Gelu, pre: &mut [f32], bias: &[f32], out: &mut [f32]) {
                 }
             }
         });
+    bf16::store(pre);
+    bf16::store(out);
 }
 
 vectorised! {

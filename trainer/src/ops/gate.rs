@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::bf16;
 use super::profile::{Clock, Op};
 
 use super::bias_gelu::{Gelu, gelu_erf, gelu_tanh};
@@ -21,6 +22,9 @@ pub fn gate(kind: Gelu, a: &mut [f32], bias_a: &[f32], b: &mut [f32], bias_b: &[
             Gelu::Tanh => gate_tanh(a, bias_a, b, bias_b, out),
             Gelu::Erf => gate_rows(a, bias_a, b, bias_b, out, |x| gelu_erf(x).0),
         });
+    for stored in [a, b, out] {
+        bf16::store(stored);
+    }
 }
 
 vectorised! {

@@ -3,8 +3,8 @@
 //! Convention: gradients of parameters are added (`+=`), gradients of activations are written (`=`) unless the name
 //! says otherwise. Every pass over an activation is parallel (rayon) and vectorised (`vectorised`).
 
+pub mod bf16;
 pub mod bias_gelu;
-
 pub mod gate;
 pub mod long_conv;
 pub mod matmul;

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
 
 mod commands;
+mod latents;
+mod presets;
 mod resume;
 
 use std::ffi::OsString;
