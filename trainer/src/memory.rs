@@ -10,6 +10,8 @@ const F32: u64 = size_of::<f32>() as u64;
 const COMPLEX: u64 = 2 * F32;
 /// Batches of latents that the loader holds: those ahead, one in work, one in use.
 const BATCHES_HELD: u64 = 4;
+/// Flat buffers of a checkpoint that is written while training goes on.
+const COPIES_SAVED: u64 = 4;
 /// The program itself, its threads and the packed panels of the matrix products.
 const BASE: u64 = 56 << 20;
 
@@ -26,7 +28,7 @@ pub struct MemoryPlan {
     pub activations: u64,
     /// The working buffers of one block's backward, and of the ends of the model.
     pub workspace: u64,
-    /// Batches of the loader, and the program.
+    /// Batches of the loader, the copy of a checkpoint in flight, and the program.
     pub other: u64,
 }
 
@@ -44,7 +46,7 @@ impl MemoryPlan {
             optimizer: 2 * parameters,
             activations: model.depth as u64 * block_saved(model, batch) + kernels(model) * model.depth as u64,
             workspace: block_workspace(model, batch) + ends(model, batch),
-            other: held + BASE,
+            other: held + BASE + u64::from(config.run.async_checkpoint) * COPIES_SAVED * parameters,
         }
     }
 

@@ -56,7 +56,9 @@ pub enum Error {
     /// Loss or gradients were not finite several times in a row.
     #[error(
         "loss or gradients were not finite in {count} steps in a row, up to step {step}: loss {loss}, gradient norm \
-         {grad_norm}\nhint: a lower optim.lr, or optim.max_grad_norm=1; the last checkpoint is of step {saved}"
+         {grad_norm}, learning rate {lr:e}, records {}\nhint: a lower optim.lr, or optim.max_grad_norm=1; the last \
+         checkpoint is of step {saved}",
+        first_few(ids)
     )]
     NotFinite {
         /// Steps in a row.
@@ -67,7 +69,21 @@ pub enum Error {
         loss: f64,
         /// Its gradients' norm.
         grad_norm: f64,
+        /// Its learning rate.
+        lr: f64,
+        /// The records of its batch.
+        ids: Vec<u64>,
         /// The last checkpoint.
         saved: u64,
     },
+}
+
+/// Numbers as text, cut off where they become many.
+fn first_few(ids: &[u64]) -> String {
+    const FEW: usize = 8;
+    let mut text: Vec<String> = ids.iter().take(FEW).map(u64::to_string).collect();
+    if ids.len() > FEW {
+        text.push(format!("and {} more", ids.len() - FEW));
+    }
+    text.join(", ")
 }

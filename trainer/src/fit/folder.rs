@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use shards::lock::FolderLock;
 
 use super::Error;
+use crate::checkpoint::disk;
 
 /// Stretches of a plotted line.
 const PLOTTED_POINTS: usize = 400;
+const METRICS: &str = "metrics.jsonl";
 
 /// A line of `metrics.jsonl`: means over the steps since the line before, but for `step`, `epoch`, `lr` and the counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,11 +69,11 @@ impl RunFolder {
     /// # Errors
     /// Those of the file system.
     pub fn write_config(&self, text: &str) -> Result<(), Error> {
-        Ok(fs_err::write(self.dir.join("config.toml"), text)?)
+        Ok(disk::replace(&self.dir.join("config.toml"), text.as_bytes())?)
     }
 
     fn metrics_file(&self) -> PathBuf {
-        self.dir.join("metrics.jsonl")
+        self.dir.join(METRICS)
     }
 
     /// All lines of `metrics.jsonl`; a half line at the end, left by a kill, is passed over.
@@ -79,16 +81,7 @@ impl RunFolder {
     /// # Errors
     /// Those of the file system.
     pub fn metrics(&self) -> Result<Vec<Metrics>, Error> {
-        let path = self.metrics_file();
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let lines = BufReader::new(fs_err::File::open(path)?).lines();
-        let mut all = Vec::new();
-        for line in lines {
-            all.extend(serde_json::from_str::<Metrics>(&line?));
-        }
-        Ok(all)
+        read_metrics(&self.dir)
     }
 
     /// Takes back the lines after step `step`: a resumed run writes them again.
@@ -100,9 +93,7 @@ impl RunFolder {
         for line in self.metrics()?.iter().filter(|line| line.step <= step) {
             text.push_str(&to_line(line)?);
         }
-        let partial = self.dir.join("metrics.jsonl.partial");
-        fs_err::write(&partial, text)?;
-        Ok(fs_err::rename(partial, self.metrics_file())?)
+        Ok(disk::replace(&self.metrics_file(), text.as_bytes())?)
     }
 
     /// Appends a line to `metrics.jsonl`.
@@ -116,23 +107,36 @@ impl RunFolder {
             .open(self.metrics_file())?;
         Ok(file.write_all(to_line(metrics)?.as_bytes())?)
     }
+}
 
-    /// Draws `loss.png` from `metrics.jsonl`.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn plot(&self) -> Result<(), Error> {
-        let all = self.metrics()?;
-        let series = [
-            series("mse + vb", &all, |m| m.loss),
-            series("mse", &all, |m| m.mse),
-        ];
-        Ok(line_plot_png(
-            &self.dir.join("loss.png"),
-            "training loss by step",
-            &series,
-        )?)
+/// What [`RunFolder::metrics`] reads from the run `dir`.
+fn read_metrics(dir: &Path) -> Result<Vec<Metrics>, Error> {
+    let path = dir.join(METRICS);
+    if !path.exists() {
+        return Ok(Vec::new());
     }
+    let lines = BufReader::new(fs_err::File::open(path)?).lines();
+    let mut all = Vec::new();
+    for line in lines {
+        all.extend(serde_json::from_str::<Metrics>(&line?));
+    }
+    Ok(all)
+}
+
+/// Draws `loss.png` of the run `dir` from its `metrics.jsonl`.
+///
+/// # Errors
+/// Those of the file system.
+pub(super) fn plot(dir: &Path) -> Result<(), Error> {
+    let all = read_metrics(dir)?;
+    let series = [
+        series("mse + vb", &all, |m| m.loss),
+        series("mse", &all, |m| m.mse),
+    ];
+    let path = dir.join("loss.png");
+    let aside = disk::partial(&path);
+    line_plot_png(&aside, "training loss by step", &series)?;
+    Ok(disk::rename(&aside, &path)?)
 }
 
 fn to_line(metrics: &Metrics) -> Result<String, Error> {
@@ -187,7 +191,7 @@ mod tests {
         assert_eq!(folder.metrics().unwrap().len(), 5);
         folder.rewind(3).unwrap();
         assert_eq!(folder.metrics().unwrap(), [line(1), line(2), line(3)]);
-        folder.plot().unwrap();
+        plot(dir.path()).unwrap();
         assert!(dir.path().join("loss.png").is_file());
     }
 

@@ -8,6 +8,7 @@ mod error;
 mod folder;
 mod learner;
 mod resume;
+mod saver;
 mod timing;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use crate::sampler::{Guidance, Sampler};
 pub use error::Error;
 pub use folder::{Metrics, RunFolder};
 pub use learner::{Learner, StepReport};
+pub use saver::Saver;
 pub use timing::step_times;
 
 /// Steps in a row without a finite loss after which a run is given up.
@@ -110,8 +112,9 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
 
     let folder = RunFolder::open(&plan.out)?;
     let (mut state, mut learner) = match resume::newest_sound(folder.path(), listener)? {
-        Some((mut state, buffers)) => {
+        Some((mut state, buffers, damaged)) => {
             resume::check_same(folder.path(), &state, config, &record, &plan.allow)?;
+            resume::set_aside(&damaged, listener)?;
             state.config = config.clone();
             state.dataset = record;
             (state, Learner::resume(config, buffers)?)
@@ -145,7 +148,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
 
     let mut clock = Clock::new();
     let mut preview = Preview::default();
-    let (mut skipped_in_a_row, mut saved) = (0, state.step);
+    let mut saver = Saver::new(folder.path(), state.step);
     let mut last = folder.metrics()?.pop();
     while state.step < config.run.num_steps && !stop.load(Ordering::Relaxed) {
         let waiting = Instant::now();
@@ -161,14 +164,17 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
         clock.images += batch.ids.len() as u64;
         if report.is_skipped {
             state.skipped_steps += 1;
-            skipped_in_a_row += 1;
-            if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW {
+            state.skipped_in_a_row += 1;
+            if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW {
+                saver.finish(listener)?;
                 return Err(Error::NotFinite {
-                    count: skipped_in_a_row,
+                    count: state.skipped_in_a_row,
                     step,
                     loss: report.loss.mse + report.loss.vb,
                     grad_norm: report.grad_norm,
-                    saved,
+                    lr: report.lr,
+                    ids: batch.ids.clone(),
+                    saved: saver.saved(),
                 });
             }
             listener(Event::Note(&format!(
@@ -177,7 +183,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
                 report.grad_norm
             )));
         } else {
-            skipped_in_a_row = 0;
+            state.skipped_in_a_row = 0;
             add(&mut state.sums, &report);
         }
         listener(Event::Step {
@@ -193,18 +199,18 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
             listener(Event::Logged(&metrics));
             last = Some(metrics);
         }
-        if step.is_multiple_of(config.run.checkpoint_every) || is_last {
-            let path = save(&folder, &state, &learner)?;
-            saved = step;
-            listener(Event::Saved(&path));
+        saver.poll(listener)?;
+        if config.run.is_checkpoint_due(step) {
+            saver.save(&state, &learner, listener)?;
         }
         if config.run.sample_every > 0 && (step.is_multiple_of(config.run.sample_every) || is_last) {
             preview.write(folder.path(), &state, &learner, listener)?;
         }
     }
-    if saved != state.step || checkpoint::list(folder.path()).is_empty() {
-        let path = save(&folder, &state, &learner)?;
-        listener(Event::Saved(&path));
+    saver.finish(listener)?;
+    if saver.saved() != state.step || checkpoint::list(folder.path()).is_empty() {
+        saver.save(&state, &learner, listener)?;
+        saver.finish(listener)?;
     }
     Ok(Outcome {
         step: state.step,
@@ -212,14 +218,6 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
         last,
         checkpoint: checkpoint::folder(folder.path(), state.step),
     })
-}
-
-/// Writes a checkpoint, removes those that are too old, and draws the loss anew.
-fn save(folder: &RunFolder, state: &State, learner: &Learner) -> Result<PathBuf, Error> {
-    let path = checkpoint::save(folder.path(), state, learner.model().layout(), learner.buffers())?;
-    checkpoint::prune(folder.path(), state.config.run.keep_last)?;
-    folder.plot()?;
-    Ok(path)
 }
 
 fn add(sums: &mut MetricSums, report: &StepReport) {
