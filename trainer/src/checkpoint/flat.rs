@@ -16,31 +16,56 @@ const BUFFER: usize = 1 << 20;
 /// Longest header that is read; that of XL has 100 kB.
 const MAX_HEADER: u64 = 1 << 24;
 
+/// Types of tensors by their name in a header, with the bytes of a value.
+pub(crate) const F32: (&str, usize) = ("F32", 4);
+pub(crate) const BF16: (&str, usize) = ("BF16", 2);
+
+/// The beginning of a file, up to the first value: for each of `prefixes` the tensors of `layout`, one after the other.
+pub(crate) fn header_bytes(
+    layout: &ParamLayout,
+    prefixes: &[&str],
+    (dtype, width): (&str, usize),
+    metadata: serde_json::Value,
+) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    for (number, prefix) in prefixes.iter().enumerate() {
+        for tensor in layout.tensors() {
+            let start = (number * layout.total() + tensor.offset) * width;
+            let end = start + tensor.len() * width;
+            let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
+            header.insert(format!("{prefix}{}", tensor.name), entry);
+        }
+    }
+    header.insert("__metadata__".to_owned(), metadata);
+    let mut text = serde_json::Value::Object(header).to_string().into_bytes();
+    // The values begin at a multiple of eight.
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.append(&mut text);
+    bytes
+}
+
+/// XXH64 of values as they lie in a file, hexadecimal.
+pub(crate) fn hash(values: &[f32]) -> String {
+    let mut hash = Xxh64::new(0);
+    for value in values {
+        hash.update(&value.to_le_bytes());
+    }
+    format!("{:016x}", hash.digest())
+}
+
 /// Writes `parts`: for each its name prefix and its flat values. Synchronised; answers length and hash.
-pub(crate) fn write(
+pub(super) fn write(
     path: &Path,
     layout: &ParamLayout,
     parts: &[(&str, &[f32])],
 ) -> Result<FileRecord, Error> {
-    let mut header = serde_json::Map::new();
-    let part_bytes = layout.total() * size_of::<f32>();
-    for (number, (prefix, values)) in parts.iter().enumerate() {
-        debug_assert_eq!(values.len(), layout.total());
-        for tensor in layout.tensors() {
-            let start = number * part_bytes + tensor.offset * size_of::<f32>();
-            let end = start + tensor.len() * size_of::<f32>();
-            let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] });
-            header.insert(format!("{prefix}{}", tensor.name), entry);
-        }
-    }
-    header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
-    let mut text = serde_json::Value::Object(header).to_string().into_bytes();
-    // The values begin at a multiple of eight.
-    text.resize(text.len().next_multiple_of(8), b' ');
+    debug_assert!(parts.iter().all(|(_, values)| values.len() == layout.total()));
+    let prefixes: Vec<&str> = parts.iter().map(|(prefix, _)| *prefix).collect();
+    let header = header_bytes(layout, &prefixes, F32, json!({ "format": "pt" }));
 
     let mut out = Hashed::new(BufWriter::with_capacity(BUFFER, disk::File::create(path)?));
-    out.write_all(&(text.len() as u64).to_le_bytes())?;
-    out.write_all(&text)?;
+    out.write_all(&header)?;
     for (_, values) in parts {
         for chunk in values.chunks(BUFFER) {
             if cfg!(target_endian = "little") {

@@ -9,6 +9,8 @@ mod state;
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::RunConfig;
 use crate::model::ParamLayout;
 
@@ -220,16 +222,30 @@ pub fn load(folder: &Path) -> Result<(State, Buffers), Error> {
     Ok((state, buffers))
 }
 
-/// Reads the state and the averaged weights of a checkpoint: what sampling needs.
+/// Which of the weights of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightKind {
+    /// Their moving average: what sampling takes.
+    Ema,
+    /// As the last step left them.
+    Raw,
+}
+
+/// Reads the state and one set of weights of a checkpoint.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_ema(folder: &Path) -> Result<(State, Vec<f32>), Error> {
+pub fn load_weights(folder: &Path, kind: WeightKind) -> Result<(State, Vec<f32>), Error> {
     let state = read_state(folder)?;
     let layout = ParamLayout::model(&state.config.model);
-    let mut ema = vec![0.0; layout.total()];
-    read_file(folder, &state, &layout, EMA, &mut [("", &mut ema)])?;
-    Ok((state, ema))
+    let mut weights = vec![0.0; layout.total()];
+    let name = match kind {
+        WeightKind::Ema => EMA,
+        WeightKind::Raw => MODEL,
+    };
+    read_file(folder, &state, &layout, name, &mut [("", &mut weights)])?;
+    Ok((state, weights))
 }
 
 /// Reads the state of a checkpoint alone.

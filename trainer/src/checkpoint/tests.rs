@@ -50,7 +50,8 @@ fn everything_comes_back_bit_for_bit() {
     assert_eq!((again.params, again.ema), (buffers.params, buffers.ema.clone()));
     assert_eq!((again.first, again.second), (buffers.first, buffers.second));
     assert_eq!(found.sums, state(12).sums);
-    assert_eq!(load_ema(&folder).unwrap().1, buffers.ema);
+    assert_eq!(load_weights(&folder, WeightKind::Ema).unwrap().1, buffers.ema);
+    assert!(load_weights(&folder, WeightKind::Raw).unwrap().1 != buffers.ema);
     // The files are ordinary safetensors.
     let bytes = fs_err::read(folder.join(OPTIM)).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();

@@ -37,6 +37,25 @@ pub enum Error {
         /// What was wrong with the oldest.
         last: String,
     },
+    /// The weights to start from cannot be read.
+    #[error(transparent)]
+    Init(#[from] crate::export::Error),
+    /// The weights to start from are of another model.
+    #[error(
+        "--init {}: its model has {key} = {was}, the configuration {now}\nhint: without --config and --set model.*, the \
+         run takes the model of --init",
+        path.display()
+    )]
+    InitModel {
+        /// Where the weights are.
+        path: PathBuf,
+        /// The key, dotted, or the tensor.
+        key: String,
+        /// Its value there.
+        was: String,
+        /// Its value in the configuration.
+        now: String,
+    },
     /// The run was made with another configuration.
     #[error(
         "{} was trained with {key} = {was}, now it is {now}\nhint: --allow {key} goes on with the new value, --fresh \

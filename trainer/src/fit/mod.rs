@@ -9,6 +9,8 @@ mod folder;
 mod learner;
 mod resume;
 mod saver;
+mod start;
+mod tensorboard;
 mod timing;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use preprocess::console::grid::write_grid_png;
 use preprocess::vae::AutoencoderKl;
 use shards::dataset::Dataset;
 use shards::loader::{Loader, LoaderConfig};
@@ -27,10 +28,11 @@ use crate::generate::{Generator, SamplePlan};
 use crate::sampler::{Guidance, Sampler};
 
 pub use error::Error;
-pub use folder::{Metrics, RunFolder};
+pub use folder::{METRICS, Metrics, RunFolder, smoothed};
 pub use learner::{Learner, StepReport};
 pub use saver::Saver;
-pub use timing::step_times;
+pub use tensorboard::EventFile;
+pub use timing::{matmul_gflops, step_times};
 
 /// Steps in a row without a finite loss after which a run is given up.
 const MAX_SKIPPED_IN_A_ROW: u64 = 5;
@@ -46,6 +48,8 @@ pub struct Plan {
     pub data: PathBuf,
     /// The run's folder; a checkpoint in it is gone on from.
     pub out: PathBuf,
+    /// An export, checkpoint or run whose weights a new run starts from.
+    pub init: Option<PathBuf>,
     /// Keys that may differ from the checkpoint's configuration; `data` for another dataset.
     pub allow: Vec<String>,
 }
@@ -110,16 +114,17 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
     config.validate()?;
     let record = DatasetRecord::new(dataset.manifest(), &plan.data);
 
-    let folder = RunFolder::open(&plan.out)?;
+    let mut folder = RunFolder::open(&plan.out)?;
     let (mut state, mut learner) = match resume::newest_sound(folder.path(), listener)? {
         Some((mut state, buffers, damaged)) => {
             resume::check_same(folder.path(), &state, config, &record, &plan.allow)?;
+            resume::check_init(folder.path(), &state, plan.init.as_deref(), &plan.allow)?;
             resume::set_aside(&damaged, listener)?;
             state.config = config.clone();
             state.dataset = record;
             (state, Learner::resume(config, buffers)?)
         }
-        None => (State::new(config.clone(), record), Learner::new(config)?),
+        None => start::anew(config, record, plan.init.as_deref(), &plan.allow, listener)?,
     };
     folder.write_config(&resolved.to_text())?;
     folder.rewind(state.step)?;
@@ -204,8 +209,14 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
             saver.save(&state, &learner, listener)?;
         }
         if config.run.sample_every > 0 && (step.is_multiple_of(config.run.sample_every) || is_last) {
-            preview.write(folder.path(), &state, &learner, listener)?;
+            preview.write(&folder, &state, &learner, listener)?;
         }
+    }
+    if stop.load(Ordering::Relaxed) && state.step < config.run.num_steps {
+        listener(Event::Note(&format!(
+            "asked to stop after step {}: saving; the same signal once more ends at once",
+            state.step
+        )));
     }
     saver.finish(listener)?;
     if saver.saved() != state.step || checkpoint::list(folder.path()).is_empty() {
@@ -275,7 +286,7 @@ struct Preview {
 impl Preview {
     fn write(
         &mut self,
-        run: &Path,
+        folder: &RunFolder,
         state: &State,
         learner: &Learner,
         listener: &mut dyn FnMut(Event<'_>),
@@ -313,12 +324,8 @@ impl Preview {
         for indices in indices.chunks(state.config.optim.micro_batch()) {
             images.extend(generator.images(&plan, vae, indices)?);
         }
-        let path = run.join("samples").join(format!("step-{:07}.png", state.step));
-        write_grid_png(
-            &images,
-            grid_columns(images.len(), state.config.model.num_classes),
-            &path,
-        )?;
+        let columns = grid_columns(images.len(), state.config.model.num_classes);
+        let path = folder.write_samples(state.step, &images, columns)?;
         listener(Event::Sampled(&path));
         Ok(())
     }

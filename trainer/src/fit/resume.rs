@@ -53,6 +53,28 @@ pub(super) fn newest_sound(run: &Path, listener: &mut dyn FnMut(Event<'_>)) -> R
     }
 }
 
+/// Refuses to go on with a run that started from other weights than `init`; without a word, what it started from holds.
+pub(super) fn check_init(
+    run: &Path,
+    state: &State,
+    init: Option<&Path>,
+    allow: &[String],
+) -> Result<(), Error> {
+    let Some(now) = init.map(|path| path.display().to_string()) else {
+        return Ok(());
+    };
+    let was = state.init.as_ref().map_or("none", |record| &record.path);
+    if was == now || allow.iter().any(|key| key == "init") {
+        return Ok(());
+    }
+    Err(Error::Changed {
+        path: run.to_owned(),
+        key: "init".to_owned(),
+        was: was.to_owned(),
+        now,
+    })
+}
+
 /// Renames the checkpoints that were passed over, so that none of them is taken for the newest again.
 pub(super) fn set_aside(damaged: &[PathBuf], listener: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
     for folder in damaged {
