@@ -8,7 +8,7 @@ use preprocess::console::plot::{Series, line_plot_png};
 use preprocess::console::{JsonTarget, Printer, exit};
 use serde_json::{Map, Value};
 
-use crate::fit::{METRICS, smoothed};
+use crate::fit::{METRICS, PLOTTED_POINTS, smoothed};
 
 /// Draws the loss, or another key of metrics.jsonl, of one or several runs.
 #[derive(Debug, clap::Args)]
@@ -22,6 +22,9 @@ pub struct PlotArgs {
     /// The picture
     #[arg(long, short, value_name = "FILE.png", default_value = "plot.png")]
     out: PathBuf,
+    /// Means that a curve consists of at most; fewer make it smoother
+    #[arg(long, default_value_t = PLOTTED_POINTS as u64, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    points: u64,
     /// Leave out what comes before this step
     #[arg(long, default_value_t = 0, value_name = "STEP")]
     from: u64,
@@ -49,7 +52,7 @@ pub fn run(args: &PlotArgs, printer: &mut Printer) -> Result<u8> {
                 .push(serde_json::json!({ "run": run, "points": points.len(), "step": step, "last": last }));
             series.push(Series {
                 name: format!("{name} ({last:.4})"),
-                points: smoothed(&points),
+                points: smoothed(&points, args.points as usize),
             });
         }
     }

@@ -14,7 +14,7 @@ use super::tensorboard::EventFile;
 use crate::checkpoint::disk;
 
 /// Stretches of a plotted line.
-const PLOTTED_POINTS: usize = 400;
+pub const PLOTTED_POINTS: usize = 400;
 /// File of the losses.
 pub const METRICS: &str = "metrics.jsonl";
 
@@ -184,13 +184,13 @@ fn series(name: &str, all: &[Metrics], value: impl Fn(&Metrics) -> f64) -> Serie
     let points: Vec<(f64, f64)> = all.iter().map(|line| (line.step as f64, value(line))).collect();
     Series {
         name: name.to_owned(),
-        points: smoothed(&points),
+        points: smoothed(&points, PLOTTED_POINTS),
     }
 }
 
-/// The means of at most 400 stretches of `points` of equal length, each at the middle of its stretch.
-pub fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let width = points.len().div_ceil(PLOTTED_POINTS).max(1);
+/// The means of at most `count` stretches of `points` of equal length, each at the middle of its stretch.
+pub fn smoothed(points: &[(f64, f64)], count: usize) -> Vec<(f64, f64)> {
+    let width = points.len().div_ceil(count.max(1)).max(1);
     let mean = |part: &[(f64, f64)]| {
         let sum: f64 = part.iter().map(|point| point.1).sum();
         (part[part.len() / 2].0, sum / part.len() as f64)

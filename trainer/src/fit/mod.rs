@@ -28,7 +28,7 @@ use crate::generate::{Generator, SamplePlan};
 use crate::sampler::{Guidance, Sampler};
 
 pub use error::Error;
-pub use folder::{METRICS, Metrics, RunFolder, smoothed};
+pub use folder::{METRICS, Metrics, PLOTTED_POINTS, RunFolder, smoothed};
 pub use learner::{Learner, StepReport};
 pub use saver::Saver;
 pub use tensorboard::EventFile;
