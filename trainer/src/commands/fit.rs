@@ -297,7 +297,11 @@ impl<'a> Report<'a> {
                 }
             }
             Event::Logged(_) => {}
-            Event::Saved(path) => self.line(format_args!("saved    {}", path.display())),
+            Event::Saved(path, waited) => self.line(format_args!(
+                "saved    {} (training waited {:.3} s)",
+                path.display(),
+                waited.as_secs_f64()
+            )),
             Event::Sampled(path) => self.line(format_args!("sample   {}", path.display())),
             Event::Note(text) => self.line(format_args!("note     {text}")),
         }

@@ -81,8 +81,8 @@ pub enum Event<'a> {
     },
     /// A line was added to `metrics.jsonl`.
     Logged(&'a Metrics),
-    /// A checkpoint was written.
-    Saved(&'a Path),
+    /// A checkpoint was written; training waited for so long.
+    Saved(&'a Path, Duration),
     /// A grid of samples was written.
     Sampled(&'a Path),
     /// Something that the user should know.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -22,6 +23,8 @@ pub struct Saver {
     /// Step of the newest complete checkpoint; at first that which the run starts from.
     saved: u64,
     in_flight: Option<JoinHandle<Done>>,
+    /// Time for which training has waited for the checkpoint in flight.
+    waited: Duration,
     /// The memory of the copy, kept from one checkpoint to the next.
     copy: Option<Buffers>,
     is_short_of_memory: bool,
@@ -42,6 +45,7 @@ impl Saver {
             run: run.to_owned(),
             saved: step,
             in_flight: None,
+            waited: Duration::ZERO,
             copy: None,
             is_short_of_memory: false,
         }
@@ -63,11 +67,12 @@ impl Saver {
         listener: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Error> {
         self.finish(listener)?;
+        let start = Instant::now();
         let (layout, refs) = (learner.model().layout(), learner.buffers());
         if !state.config.run.async_checkpoint || !self.has_memory(refs, listener) {
             let path = write(&self.run, state, layout, refs)?;
             self.saved = state.step;
-            listener(Event::Saved(&path));
+            listener(Event::Saved(&path, start.elapsed()));
             return Ok(());
         }
         let mut copy = self.copy.take().unwrap_or_default();
@@ -79,6 +84,7 @@ impl Saver {
             step: state.step,
             copy,
         })?);
+        self.waited = start.elapsed();
         Ok(())
     }
 
@@ -101,13 +107,15 @@ impl Saver {
         let Some(thread) = self.in_flight.take() else {
             return Ok(());
         };
+        let start = Instant::now();
         let done = thread.join().map_err(|_| {
             std::io::Error::other("the thread that writes the checkpoint has ended with a panic")
         })?;
+        self.waited += start.elapsed();
         self.copy = Some(done.copy);
         let path = done.written?;
         self.saved = done.step;
-        listener(Event::Saved(&path));
+        listener(Event::Saved(&path, self.waited));
         Ok(())
     }
 
