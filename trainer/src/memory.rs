@@ -15,6 +15,8 @@ const ALLOCATOR_SHARE: u64 = 16;
 const CHANNELS: u64 = 16;
 /// Batches of latents that the loader holds: those ahead, one in work, one in use.
 const BATCHES_HELD: u64 = 4;
+/// Flat buffers of a checkpoint that is written while training goes on.
+const COPIES_SAVED: u64 = 4;
 /// The program itself, its threads and the packed panels of the matrix products.
 const BASE: u64 = 56 << 20;
 
@@ -31,7 +33,7 @@ pub struct MemoryPlan {
     pub activations: u64,
     /// The working buffers of one block's backward, and of the ends of the model.
     pub workspace: u64,
-    /// Batches of the loader, and the program.
+    /// Batches of the loader, the copy of a checkpoint in flight, and the program.
     pub other: u64,
     /// The dataset, where `data.cache = "ram"` keeps it.
     pub dataset: u64,
@@ -59,7 +61,7 @@ impl MemoryPlan {
             workspace: rounded_up(
                 block_workspace(model, batch) + ends(model, batch) + rounded(config, batch),
             ),
-            other: held + BASE,
+            other: held + BASE + u64::from(config.run.async_checkpoint) * COPIES_SAVED * parameters,
             dataset: 0,
         }
     }

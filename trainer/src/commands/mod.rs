@@ -1,9 +1,12 @@
 //! The subcommands of `trainer`, one a file.
 
 pub mod bench;
+pub mod export;
 pub mod fit;
 pub mod info;
+pub mod plot;
 pub mod sample;
+mod signals;
 
 use std::path::{Path, PathBuf};
 

@@ -268,8 +268,12 @@ pub struct RunConfig {
     pub num_steps: u64,
     /// Steps between two checkpoints; the last step always has one.
     pub checkpoint_every: u64,
-    /// Checkpoints that are kept; 0: all.
+    /// Newest checkpoints that are kept; 0: all.
     pub keep_last: usize,
+    /// Steps between two checkpoints that are kept for ever, beside the newest; 0: none.
+    pub keep_every: u64,
+    /// Whether checkpoints are written while training goes on, from a copy in memory.
+    pub async_checkpoint: bool,
     /// Steps between two lines of `metrics.jsonl`.
     pub log_every: u64,
     /// Steps between two grids of samples; 0: none.
@@ -296,6 +300,8 @@ impl Default for RunConfig {
             num_steps: 400_000,
             checkpoint_every: 1000,
             keep_last: 3,
+            keep_every: 0,
+            async_checkpoint: true,
             log_every: 10,
             sample_every: 0,
             sample_count: 16,
@@ -306,6 +312,14 @@ impl Default for RunConfig {
             recompute: Recompute::None,
             threads: 0,
         }
+    }
+}
+
+impl RunConfig {
+    /// Whether a checkpoint is due after step `step`.
+    pub fn is_checkpoint_due(&self, step: u64) -> bool {
+        let is_multiple = |every: u64| every > 0 && step.is_multiple_of(every);
+        step == self.num_steps || is_multiple(self.checkpoint_every) || is_multiple(self.keep_every)
     }
 }
 

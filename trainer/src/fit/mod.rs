@@ -8,6 +8,9 @@ mod error;
 mod folder;
 mod learner;
 mod resume;
+mod saver;
+mod start;
+mod tensorboard;
 mod timing;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use preprocess::console::grid::write_grid_png;
 use preprocess::vae::AutoencoderKl;
 use shards::dataset::Dataset;
 use shards::loader::{Loader, LoaderConfig};
@@ -27,9 +29,11 @@ use crate::memory;
 use crate::sampler::{Guidance, Sampler};
 
 pub use error::Error;
-pub use folder::{Metrics, RunFolder};
+pub use folder::{METRICS, Metrics, PLOTTED_POINTS, RunFolder, smoothed};
 pub use learner::{Learner, StepReport};
-pub use timing::step_times;
+pub use saver::Saver;
+pub use tensorboard::EventFile;
+pub use timing::{matmul_gflops, step_times};
 
 /// Steps in a row without a finite loss after which a run is given up.
 const MAX_SKIPPED_IN_A_ROW: u64 = 5;
@@ -45,6 +49,8 @@ pub struct Plan {
     pub data: PathBuf,
     /// The run's folder; a checkpoint in it is gone on from.
     pub out: PathBuf,
+    /// An export, checkpoint or run whose weights a new run starts from.
+    pub init: Option<PathBuf>,
     /// Keys that may differ from the checkpoint's configuration; `data` for another dataset.
     pub allow: Vec<String>,
     /// Bytes of memory that the run may take; `None`: as many as it likes.
@@ -78,8 +84,8 @@ pub enum Event<'a> {
     },
     /// A line was added to `metrics.jsonl`.
     Logged(&'a Metrics),
-    /// A checkpoint was written.
-    Saved(&'a Path),
+    /// A checkpoint was written; training waited for so long.
+    Saved(&'a Path, Duration),
     /// A grid of samples was written.
     Sampled(&'a Path),
     /// Something that the user should know.
@@ -119,15 +125,17 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
         memory::check(config, cached, available)?;
     }
 
-    let folder = RunFolder::open(&plan.out)?;
+    let mut folder = RunFolder::open(&plan.out)?;
     let (mut state, mut learner) = match resume::newest_sound(folder.path(), listener)? {
-        Some((mut state, buffers)) => {
+        Some((mut state, buffers, damaged)) => {
             resume::check_same(folder.path(), &state, config, &record, &plan.allow)?;
+            resume::check_init(folder.path(), &state, plan.init.as_deref(), &plan.allow)?;
+            resume::set_aside(&damaged, listener)?;
             state.config = config.clone();
             state.dataset = record;
             (state, Learner::resume(config, buffers)?)
         }
-        None => (State::new(config.clone(), record), Learner::new(config)?),
+        None => start::anew(config, record, plan.init.as_deref(), &plan.allow, listener)?,
     };
     folder.write_config(&resolved.to_text())?;
     folder.rewind(state.step)?;
@@ -157,7 +165,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
 
     let mut clock = Clock::new();
     let mut preview = Preview::default();
-    let (mut skipped_in_a_row, mut saved) = (0, state.step);
+    let mut saver = Saver::new(folder.path(), state.step);
     let mut last = folder.metrics()?.pop();
     while state.step < config.run.num_steps && !stop.load(Ordering::Relaxed) {
         let waiting = Instant::now();
@@ -173,14 +181,17 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
         clock.images += batch.ids.len() as u64;
         if report.is_skipped {
             state.skipped_steps += 1;
-            skipped_in_a_row += 1;
-            if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW {
+            state.skipped_in_a_row += 1;
+            if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW {
+                saver.finish(listener)?;
                 return Err(Error::NotFinite {
-                    count: skipped_in_a_row,
+                    count: state.skipped_in_a_row,
                     step,
                     loss: report.loss.mse + report.loss.vb,
                     grad_norm: report.grad_norm,
-                    saved,
+                    lr: report.lr,
+                    ids: batch.ids.clone(),
+                    saved: saver.saved(),
                 });
             }
             listener(Event::Note(&format!(
@@ -189,7 +200,7 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
                 report.grad_norm
             )));
         } else {
-            skipped_in_a_row = 0;
+            state.skipped_in_a_row = 0;
             add(&mut state.sums, &report);
         }
         listener(Event::Step {
@@ -205,18 +216,24 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
             listener(Event::Logged(&metrics));
             last = Some(metrics);
         }
-        if step.is_multiple_of(config.run.checkpoint_every) || is_last {
-            let path = save(&folder, &state, &learner)?;
-            saved = step;
-            listener(Event::Saved(&path));
+        saver.poll(listener)?;
+        if config.run.is_checkpoint_due(step) {
+            saver.save(&state, &learner, listener)?;
         }
         if config.run.sample_every > 0 && (step.is_multiple_of(config.run.sample_every) || is_last) {
-            preview.write(folder.path(), &state, &learner, listener)?;
+            preview.write(&folder, &state, &learner, listener)?;
         }
     }
-    if saved != state.step || checkpoint::list(folder.path()).is_empty() {
-        let path = save(&folder, &state, &learner)?;
-        listener(Event::Saved(&path));
+    if stop.load(Ordering::Relaxed) && state.step < config.run.num_steps {
+        listener(Event::Note(&format!(
+            "asked to stop after step {}: saving; the same signal once more ends at once",
+            state.step
+        )));
+    }
+    saver.finish(listener)?;
+    if saver.saved() != state.step || checkpoint::list(folder.path()).is_empty() {
+        saver.save(&state, &learner, listener)?;
+        saver.finish(listener)?;
     }
     Ok(Outcome {
         step: state.step,
@@ -224,14 +241,6 @@ pub fn fit(plan: &Plan, stop: &AtomicBool, listener: &mut dyn FnMut(Event<'_>)) 
         last,
         checkpoint: checkpoint::folder(folder.path(), state.step),
     })
-}
-
-/// Writes a checkpoint, removes those that are too old, and draws the loss anew.
-fn save(folder: &RunFolder, state: &State, learner: &Learner) -> Result<PathBuf, Error> {
-    let path = checkpoint::save(folder.path(), state, learner.model().layout(), learner.buffers())?;
-    checkpoint::prune(folder.path(), state.config.run.keep_last)?;
-    folder.plot()?;
-    Ok(path)
 }
 
 fn add(sums: &mut MetricSums, report: &StepReport) {
@@ -289,7 +298,7 @@ struct Preview {
 impl Preview {
     fn write(
         &mut self,
-        run: &Path,
+        folder: &RunFolder,
         state: &State,
         learner: &Learner,
         listener: &mut dyn FnMut(Event<'_>),
@@ -327,12 +336,8 @@ impl Preview {
         for indices in indices.chunks(state.config.optim.micro_batch()) {
             images.extend(generator.images(&plan, vae, indices)?);
         }
-        let path = run.join("samples").join(format!("step-{:07}.png", state.step));
-        write_grid_png(
-            &images,
-            grid_columns(images.len(), state.config.model.num_classes),
-            &path,
-        )?;
+        let columns = grid_columns(images.len(), state.config.model.num_classes);
+        let path = folder.write_samples(state.step, &images, columns)?;
         listener(Event::Sampled(&path));
         Ok(())
     }

@@ -2,9 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
 
 mod commands;
+mod exported;
 mod latents;
 mod presets;
 mod resume;
+mod tensorboard;
+mod unkillable;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -13,7 +13,7 @@ const STEPS: &str = "run.num_steps=60";
 const EVERY: &str = "run.checkpoint_every=7";
 
 /// `metrics.jsonl` without what the clock says.
-fn losses(run: &Path) -> Vec<Metrics> {
+pub(super) fn losses(run: &Path) -> Vec<Metrics> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let mut all: Vec<Metrics> = text
         .lines()
@@ -26,14 +26,14 @@ fn losses(run: &Path) -> Vec<Metrics> {
 }
 
 /// The bytes of the newest checkpoint's tensors.
-fn tensors(run: &Path) -> Vec<Vec<u8>> {
+pub(super) fn tensors(run: &Path) -> Vec<Vec<u8>> {
     let folder = checkpoint::find(run).unwrap();
     ["model", "ema", "optim"]
         .map(|name| std::fs::read(folder.join(format!("{name}.safetensors"))).unwrap())
         .to_vec()
 }
 
-fn start(args: &[&str]) -> Child {
+pub(super) fn start(args: &[&str]) -> Child {
     program(args)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -42,7 +42,7 @@ fn start(args: &[&str]) -> Child {
 }
 
 /// Waits until the run has a checkpoint of at least step `step`.
-fn wait_for(run: &Path, step: u64) -> PathBuf {
+pub(super) fn wait_for(run: &Path, step: u64) -> PathBuf {
     let start = Instant::now();
     loop {
         if let Some((found, path)) = checkpoint::list(run).pop()
