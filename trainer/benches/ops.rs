@@ -1,5 +1,10 @@
 //! Times of the operations of a training step, CPU seconds of one thread:
 //! `cargo bench --workspace --bench ops -- [D L B]`.
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "a benchmark prints, and stops where it cannot measure"
+)]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -53,7 +58,7 @@ fn ops(dim: usize, length: usize, batch: usize) {
         .collect();
     let log_a_real = vec![0.5f32.ln(); 2 * dim * states];
     let a_imag: Vec<f32> = (0..2 * dim * states)
-        .map(|i| 3.14 * (i % states) as f32)
+        .map(|i| std::f32::consts::PI * (i % states) as f32)
         .collect();
     let c = wave(2 * dim * states);
     let p = SsmParams {
@@ -67,7 +72,7 @@ fn ops(dim: usize, length: usize, batch: usize) {
     };
     let k = kernels(&p, Discretization::Zoh, length);
     time("kernels", || {
-        drop(black_box(kernels(&p, Discretization::Zoh, length)))
+        drop(black_box(kernels(&p, Discretization::Zoh, length)));
     });
     let dk = wave(k.len());
     time("kernels backward", || {
@@ -78,7 +83,7 @@ fn ops(dim: usize, length: usize, batch: usize) {
     let mut y = vec![0.0; batch * length * 2 * dim];
     let spectra = conv.forward(&u, &k, &skip, false, &mut y);
     time("convolution", || {
-        drop(black_box(conv.forward(&u, &k, &skip, false, &mut y)))
+        drop(black_box(conv.forward(&u, &k, &skip, false, &mut y)));
     });
     let dy = wave(y.len());
     let (mut du, mut d_skip) = (vec![0.0; u.len()], vec![0.0; skip.len()]);

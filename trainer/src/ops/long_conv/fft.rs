@@ -159,7 +159,7 @@ impl Fft {
         let tile = self.tile();
         for start in (0..out.len()).step_by(tile) {
             for level in above {
-                if start % level.size == 0 {
+                if start.is_multiple_of(level.size) {
                     pass::<S, false>(simd, level, &mut out[start..start + level.size], lane);
                 }
             }
@@ -204,7 +204,7 @@ impl Fft {
             }
             for level in above.iter().rev() {
                 let end = start + tile;
-                if end % level.size == 0 {
+                if end.is_multiple_of(level.size) {
                     pass::<S, true>(simd, level, &mut work[end - level.size..end], lane);
                 }
             }
