@@ -141,9 +141,19 @@ impl Dataset {
         self.manifest.row_layout().elements()
     }
 
+    /// Bytes of all rows, decoded: what it takes to keep the dataset in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        (self.len() * self.views() * self.manifest.row_layout().row_bytes()) as u64
+    }
+
     /// All record ids, in order.
     pub fn ids(&self) -> &[u64] {
         &self.ids
+    }
+
+    /// The position behind the last sample of each shard.
+    pub(crate) fn ends(&self) -> &[usize] {
+        &self.starts[1..]
     }
 
     /// The shard of sample `i`, and its place there.

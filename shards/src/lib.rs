@@ -23,6 +23,7 @@ pub mod layout;
 pub mod loader;
 pub mod lock;
 pub mod manifest;
+pub mod memory;
 pub mod merge;
 mod mmap;
 mod posterior;

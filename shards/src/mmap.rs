@@ -53,6 +53,22 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Asks the system to read a stretch of the file in one go, soon and in the background.
+    pub(crate) fn read_ahead(&self, stretch: std::ops::Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self
+            && stretch.start < stretch.end
+            && stretch.end <= map.len()
+        {
+            // Without it, the bytes are read when they are needed.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, stretch.start, stretch.len());
+        }
+        #[cfg(not(unix))]
+        let _ = stretch;
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 

@@ -271,6 +271,20 @@ impl ShardReader {
         }
     }
 
+    /// Asks the system to read a stretch of rows in one go, soon and in the background.
+    pub(crate) fn read_ahead(&self, rows: std::ops::Range<usize>) {
+        let frame = |row: usize| 1 + row / self.header.frame_rows as usize;
+        let last = frame(rows.end.saturating_sub(1));
+        if let (Some(&start), Some(&end), Some(entry)) = (
+            self.offsets.get(frame(rows.start)),
+            self.offsets.get(last),
+            self.entries.get(last),
+        ) {
+            self.bytes
+                .read_ahead(start as usize..end as usize + entry.compressed as usize);
+        }
+    }
+
     /// The frame of row `row`, as it lies in the file, where each row has its own; its content has been checked.
     pub(crate) fn checked_row_frame(&self, row: usize) -> Result<(&[u8], Entry)> {
         self.with_row(row, |_| ())?;

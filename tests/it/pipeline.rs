@@ -88,7 +88,9 @@ fn from_pictures_to_a_score_through_a_crash() {
         resolved: resolved.clone(),
         data: data.clone().into(),
         out: out.into(),
+        init: None,
         allow: Vec::new(),
+        available_memory: None,
     };
     let never = AtomicBool::new(false);
     fit::fit(&plan(&path("whole")), &never, &mut |_| {}).unwrap();

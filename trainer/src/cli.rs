@@ -21,7 +21,9 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   trainer fit --data data/imagenet-256 --config imagenet256-s --set optim.lr=2e-4
   trainer fit --out runs/imagenet-256-imagenet256-s        (goes on)
-  trainer sample --checkpoint runs/demo-64-demo --count 20 --cfg 2 --out grid.png";
+  trainer sample --checkpoint runs/demo-64-demo --count 20 --cfg 2 --out grid.png
+  trainer plot runs/one runs/other --out loss.png
+  trainer export --checkpoint runs/one --out export";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -29,6 +31,10 @@ enum Command {
     Fit(Box<commands::fit::FitArgs>),
     /// Draw samples of a trained model
     Sample(commands::sample::SampleArgs),
+    /// Write a checkpoint's weights as safetensors for others to load
+    Export(commands::export::ExportArgs),
+    /// Draw curves of one or several runs
+    Plot(commands::plot::PlotArgs),
     /// Print parameters, cost and memory of a configuration
     Info(commands::info::InfoArgs),
     /// Time training steps on made-up latents
@@ -50,6 +56,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u
     let done = match &cli.command {
         Command::Fit(args) => commands::fit::run(args, printer),
         Command::Sample(args) => commands::sample::run(args, printer),
+        Command::Export(args) => commands::export::run(args, printer),
+        Command::Plot(args) => commands::plot::run(args, printer),
         Command::Info(args) => commands::info::run(args, printer),
         Command::Bench(args) => commands::bench::run(args, printer),
     };

@@ -10,9 +10,10 @@ use preprocess::image::{RgbImage, tensor};
 use preprocess::vae::AutoencoderKl;
 use shards::rng::{Philox, Stream};
 
-use crate::checkpoint::{self, DatasetRecord};
+use crate::checkpoint::DatasetRecord;
 use crate::config::Config;
 use crate::diffusion::{self, Schedule};
+use crate::export;
 use crate::model::{self, DiffuSsm, Kernels};
 use crate::sampler::{self, Guidance, SampleConfig, Sampler};
 
@@ -20,9 +21,9 @@ use crate::sampler::{self, Guidance, SampleConfig, Sampler};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No checkpoint, or a damaged one.
+    /// No checkpoint or export, or a damaged one.
     #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
+    Weights(#[from] export::Error),
     /// Weights or labels that do not fit the model.
     #[error(transparent)]
     Model(#[from] model::Error),
@@ -128,13 +129,14 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// The averaged weights of a checkpoint, of a run's newest checkpoint, or of the newest run below a folder.
+    /// The weights of an export; or the averaged ones of a checkpoint, of a run's newest checkpoint, or of the newest run
+    /// below a folder.
     ///
     /// # Errors
     /// When there is none, or it is damaged.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let (state, weights) = checkpoint::load_ema(&checkpoint::find(path)?)?;
-        Self::new(state.config, state.dataset, state.step, weights)
+        let weights = export::open(path)?;
+        Self::new(weights.config, weights.dataset, weights.step, weights.values)
     }
 
     /// A model with the given weights.

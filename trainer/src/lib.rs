@@ -1,14 +1,17 @@
 //! DiffuSSM in Rust: the model with hand-written backward passes, its diffusion, training and sampling.
 //!
 //! `fit` joins `shards` (batches of latents), `diffusion` (noise and loss), `model` (forward and backward over `ops`)
-//! and `optim` (AdamW and EMA); `checkpoint` keeps what they changed; `generate` samples from it.
+//! and `optim` (AdamW and EMA); `checkpoint` keeps what they changed; `export` gives the weights away; `generate` samples from
+//! both.
 
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod cost;
 pub mod diffusion;
 pub mod distributed;
+pub mod export;
 pub mod fit;
 pub mod generate;
 pub mod memory;

@@ -16,12 +16,63 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
+/// How an axis maps values to places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// Equal differences take equal room.
+    #[default]
+    Linear,
+    /// Equal ratios take equal room; values that are not positive are left out.
+    Log,
+}
+
+impl Scale {
+    /// The value on the axis: itself, or its decimal logarithm.
+    fn apply(self, value: f64) -> f64 {
+        match self {
+            Self::Linear => value,
+            Self::Log => value.log10(),
+        }
+    }
+}
+
+/// Where the legend stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Corner {
+    /// For lines that fall.
+    #[default]
+    TopRight,
+    /// For lines that rise.
+    TopLeft,
+}
+
+/// The look of a plot. The default: linear axes, ticks at round values, small text, lines without markers.
+#[derive(Clone, Debug, Default)]
+pub struct Axes {
+    /// Of the horizontal axis.
+    pub x_scale: Scale,
+    /// Of the vertical axis.
+    pub y_scale: Scale,
+    /// Value and text of each tick of the horizontal axis; empty: round values. A text may have two lines.
+    pub x_ticks: Vec<(f64, String)>,
+    /// Where the legend stands.
+    pub legend: Corner,
+    /// Size of the text: 0 and 1 small (7 pixels high), 2 twice as large.
+    pub text_scale: usize,
+    /// A square at each point.
+    pub has_markers: bool,
+}
+
 const WIDTH: usize = 960;
 const HEIGHT: usize = 540;
 const LEFT: f64 = 90.0;
 const RIGHT: f64 = 930.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 490.0;
+const GRID: [u8; 3] = [225, 225, 225];
+const FAINT_GRID: [u8; 3] = [244, 244, 244];
+const TEXT: [u8; 3] = [60, 60, 60];
+const DARK_TEXT: [u8; 3] = [20, 20, 20];
 const COLOURS: [[u8; 3]; 6] = [
     [31, 119, 180],
     [255, 127, 14],
@@ -36,97 +87,149 @@ const COLOURS: [[u8; 3]; 6] = [
 /// # Errors
 /// When the file cannot be written.
 pub fn line_plot_png(path: &Path, title: &str, series: &[Series]) -> io::Result<()> {
-    write_png(&line_plot(title, series), path)
+    plot_png(path, title, &Axes::default(), series)
+}
+
+/// Draws `series` over axes of the caller's choice.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn plot_png(path: &Path, title: &str, axes: &Axes, series: &[Series]) -> io::Result<()> {
+    write_png(&plot(title, axes, series), path)
 }
 
 /// The picture of [`line_plot_png`].
 pub fn line_plot(title: &str, series: &[Series]) -> RgbImage {
+    plot(title, &Axes::default(), series)
+}
+
+/// The picture of [`plot_png`].
+pub fn plot(title: &str, axes: &Axes, series: &[Series]) -> RgbImage {
     let mut canvas = RgbImage {
         width: WIDTH,
         height: HEIGHT,
         data: vec![255; WIDTH * HEIGHT * 3],
     };
-    font::draw(&mut canvas, LEFT as usize, 14, 2, [20, 20, 20], title);
-    let finite = || {
-        series
-            .iter()
-            .flat_map(|s| &s.points)
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
-    };
-    let (x0, x1) = range(finite().map(|p| p.0));
-    let (y0, y1) = range(finite().map(|p| p.1));
+    font::draw(&mut canvas, LEFT as usize, 14, 2, DARK_TEXT, title);
+    let lines: Vec<Vec<(f64, f64)>> = series
+        .iter()
+        .map(|one| {
+            let scaled = one
+                .points
+                .iter()
+                .map(|&(x, y)| (axes.x_scale.apply(x), axes.y_scale.apply(y)));
+            scaled.filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+        })
+        .collect();
+    let (x0, x1) = range(lines.iter().flatten().map(|p| p.0));
+    let (mut y0, mut y1) = range(lines.iter().flatten().map(|p| p.1));
+    if axes.y_scale == Scale::Log {
+        (y0, y1) = (y0.floor(), y1.ceil());
+    }
     let place_x = |x: f64| LEFT + (x - x0) / (x1 - x0) * (RIGHT - LEFT);
     let place_y = |y: f64| BOTTOM - (y - y0) / (y1 - y0) * (BOTTOM - TOP);
+    let scale = axes.text_scale.max(1);
 
-    for x in ticks(x0, x1) {
+    let x_ticks = if axes.x_ticks.is_empty() {
+        round_ticks(axes.x_scale, x0, x1)
+    } else {
+        let own = axes.x_ticks.iter();
+        own.map(|(x, text)| (axes.x_scale.apply(*x), text.clone()))
+            .collect()
+    };
+    for (x, text) in x_ticks {
         let at = place_x(x);
-        line(&mut canvas, (at, TOP), (at, BOTTOM), [225, 225, 225]);
-        let text = number(x);
-        font::draw(
-            &mut canvas,
-            (at as usize).saturating_sub(text.len() * 3),
-            498,
-            1,
-            [60, 60, 60],
-            &text,
-        );
+        line(&mut canvas, (at, TOP), (at, BOTTOM), GRID);
+        for (row, text) in text.lines().enumerate() {
+            let width = text.len() * 6 * scale;
+            // The outermost ones stay inside.
+            let start = (at as usize)
+                .saturating_sub(width / 2)
+                .min(WIDTH - width.min(WIDTH));
+            let y = 492 + 6 * scale + row * 9 * scale;
+            font::draw(&mut canvas, start, y, scale, TEXT, text);
+        }
     }
-    for y in ticks(y0, y1) {
+    if axes.y_scale == Scale::Log {
+        for y in minor_ticks(y0, y1).map(place_y) {
+            line(&mut canvas, (LEFT, y), (RIGHT, y), FAINT_GRID);
+        }
+    }
+    for (y, text) in round_ticks(axes.y_scale, y0, y1) {
         let at = place_y(y);
-        line(&mut canvas, (LEFT, at), (RIGHT, at), [225, 225, 225]);
-        let text = number(y);
-        let start = (LEFT as usize - 8).saturating_sub(text.len() * 6);
-        font::draw(
-            &mut canvas,
-            start,
-            (at as usize).saturating_sub(3),
-            1,
-            [60, 60, 60],
-            &text,
-        );
+        line(&mut canvas, (LEFT, at), (RIGHT, at), GRID);
+        let start = (LEFT as usize - 8).saturating_sub(text.len() * 6 * scale);
+        let y = (at as usize).saturating_sub(3 * scale);
+        font::draw(&mut canvas, start, y, scale, TEXT, &text);
     }
-    line(&mut canvas, (LEFT, TOP), (LEFT, BOTTOM), [60, 60, 60]);
-    line(&mut canvas, (LEFT, BOTTOM), (RIGHT, BOTTOM), [60, 60, 60]);
+    line(&mut canvas, (LEFT, TOP), (LEFT, BOTTOM), TEXT);
+    line(&mut canvas, (LEFT, BOTTOM), (RIGHT, BOTTOM), TEXT);
 
-    for (i, one) in series.iter().enumerate() {
+    let longest = series.iter().map(|one| one.name.len()).max().unwrap_or(0);
+    for (i, (one, points)) in series.iter().zip(&lines).enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
-        let points: Vec<_> = one
-            .points
-            .iter()
-            .filter(|(x, y)| x.is_finite() && y.is_finite())
-            .map(|&(x, y)| (place_x(x), place_y(y)))
-            .collect();
-        for pair in points.windows(2) {
-            line(&mut canvas, pair[0], pair[1], colour);
-            line(
-                &mut canvas,
-                (pair[0].0, pair[0].1 + 1.0),
-                (pair[1].0, pair[1].1 + 1.0),
-                colour,
-            );
-        }
-        if let [only] = points[..] {
-            line(
-                &mut canvas,
-                (only.0 - 2.0, only.1),
-                (only.0 + 2.0, only.1),
-                colour,
-            );
-        }
-        let y = TOP + 8.0 + 16.0 * i as f64;
-        let x = RIGHT - 40.0 - 6.0 * one.name.len() as f64;
-        line(&mut canvas, (x, y + 3.0), (x + 20.0, y + 3.0), colour);
-        line(&mut canvas, (x, y + 4.0), (x + 20.0, y + 4.0), colour);
+        let points: Vec<_> = points.iter().map(|&(x, y)| (place_x(x), place_y(y))).collect();
+        draw_line(&mut canvas, &points, colour, axes.has_markers);
+        let y = TOP + 8.0 + (16 * scale * i) as f64;
+        let x = match axes.legend {
+            Corner::TopLeft => LEFT + 12.0,
+            Corner::TopRight if scale == 1 => RIGHT - 40.0 - 6.0 * one.name.len() as f64,
+            Corner::TopRight => RIGHT - 40.0 - (6 * scale * longest) as f64,
+        };
+        let middle = y + (3 * scale) as f64;
+        draw_line(&mut canvas, &[(x, middle), (x + 20.0, middle)], colour, false);
         font::draw(
             &mut canvas,
             x.max(0.0) as usize + 26,
             y as usize,
-            1,
-            [20, 20, 20],
+            scale,
+            DARK_TEXT,
             &one.name,
         );
     }
     canvas
+}
+
+/// A line of two pixels through `points`; a single one is a dash.
+fn draw_line(canvas: &mut RgbImage, points: &[(f64, f64)], colour: [u8; 3], has_markers: bool) {
+    for pair in points.windows(2) {
+        line(canvas, pair[0], pair[1], colour);
+        let below = |(x, y): (f64, f64)| (x, y + 1.0);
+        line(canvas, below(pair[0]), below(pair[1]), colour);
+    }
+    if let [only] = points {
+        line(canvas, (only.0 - 2.0, only.1), (only.0 + 2.0, only.1), colour);
+    }
+    if has_markers {
+        for (x, y) in points {
+            for row in -3..=4 {
+                let y = y + f64::from(row);
+                line(canvas, (x - 3.0, y), (x + 4.0, y), colour);
+            }
+        }
+    }
+}
+
+/// Places and texts of round values between two places of an axis.
+fn round_ticks(scale: Scale, low: f64, high: f64) -> Vec<(f64, String)> {
+    match scale {
+        Scale::Linear => ticks(low, high)
+            .into_iter()
+            .map(|value| (value, number(value)))
+            .collect(),
+        Scale::Log => {
+            let powers = (low.ceil().max(-300.0) as i32)..=(high.floor().min(300.0) as i32);
+            let every = (powers.clone().count() / 8).max(1);
+            let text = |power: i32| (f64::from(power), number(10f64.powi(power)));
+            powers.step_by(every).map(text).collect()
+        }
+    }
+}
+
+/// Places of 2 to 9 times each power of ten.
+fn minor_ticks(low: f64, high: f64) -> impl Iterator<Item = f64> {
+    let powers = (low.max(-20.0) as i32)..(high.min(20.0) as i32);
+    powers.flat_map(|power| (2..10).map(move |m| f64::from(power) + f64::from(m).log10()))
 }
 
 /// The smallest and the largest value, never equal.
@@ -211,6 +314,34 @@ mod tests {
             );
             assert_eq!(plot.data.len(), WIDTH * HEIGHT * 3);
         }
+    }
+
+    #[test]
+    fn logarithmic_axes_leave_out_what_has_no_logarithm() {
+        let axes = Axes {
+            x_scale: Scale::Log,
+            y_scale: Scale::Log,
+            x_ticks: vec![(1.0, "one\nline two".into()), (1e3, "thousand".into())],
+            legend: Corner::TopLeft,
+            text_scale: 2,
+            has_markers: true,
+        };
+        for points in [
+            vec![(0.0, 1.0), (-1.0, 2.0)],
+            vec![(1.0, 1e-300), (1e3, 1e300)],
+            vec![(1.0, 3.0), (1e3, 5e6)],
+        ] {
+            let series = Series {
+                name: "a".into(),
+                points,
+            };
+            assert_eq!(plot("cost", &axes, &[series]).data.len(), WIDTH * HEIGHT * 3);
+        }
+        let texts: Vec<String> = round_ticks(Scale::Log, 0.0, 3.2)
+            .into_iter()
+            .map(|t| t.1)
+            .collect();
+        assert_eq!(texts, ["1", "10", "100", "1000"]);
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! Batches for training: worker threads decode and sample, a bounded number ahead, in an order that does not depend
 //! on how many workers there are, nor on how many ranks share the work.
 
+mod ahead;
 mod buffer;
+mod config;
 mod resident;
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
+use ahead::ReadAhead;
 use buffer::Pool;
 pub use buffer::{BufferSource, HeapBuffers, LatentBuffer, Latents};
+pub use config::{Cache, LoaderConfig};
 use resident::ResidentRows;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -22,7 +25,7 @@ use crate::{
     error::{Error, Result},
     posterior, quantize,
     rng::{Philox, Stream},
-    shuffle::{epoch_order, rank_slice},
+    shuffle::{Order, epoch_order, rank_slice, window_blocks, window_order},
 };
 
 /// Where a run stands: the next batch to come. This is all there is to save.
@@ -59,59 +62,6 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What is kept in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cache {
-    /// Nothing but what the system keeps of the files.
-    #[default]
-    None,
-    /// All rows, decoded: 8 KiB for the mean of a latent of 4x32x32 in bf16.
-    Ram,
-}
-
-/// How to load.
-#[derive(Clone)]
-pub struct LoaderConfig {
-    /// The seed of order, mirror choice and posterior noise.
-    pub seed: u64,
-    /// Samples of a batch, of all ranks together.
-    pub batch_size: usize,
-    /// Threads.
-    pub workers: usize,
-    /// Batches ahead of the one in use.
-    pub prefetch: usize,
-    /// Where to start.
-    pub position: Position,
-    /// Add posterior noise where a log-variance is stored; otherwise the mean is given.
-    pub sample_posterior: bool,
-    /// Which of the processes that train together this is: it loads its slice of each batch, nothing else. The slices
-    /// of all ranks, joined, are the batch.
-    pub rank: usize,
-    /// How many processes there are.
-    pub ranks: usize,
-    /// Whether to keep the dataset in memory.
-    pub cache: Cache,
-    /// Where the memory of batches comes from.
-    pub buffers: Arc<dyn BufferSource>,
-}
-
-impl Default for LoaderConfig {
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            batch_size: 256,
-            workers: 1,
-            prefetch: 2,
-            position: Position::default(),
-            sample_posterior: true,
-            rank: 0,
-            ranks: 1,
-            cache: Cache::None,
-            buffers: Arc::new(HeapBuffers),
-        }
-    }
-}
-
 /// One batch, or this rank's slice of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
@@ -142,13 +92,20 @@ struct Task {
     order: Arc<Vec<u32>>,
 }
 
+/// The order of one epoch.
+struct EpochOrder {
+    epoch: u32,
+    samples: Arc<Vec<u32>>,
+    ahead: Option<ReadAhead>,
+}
+
 /// An endless iterator over batches, epoch after epoch; the last partial batch of an epoch is dropped.
 pub struct Loader {
     shared: Arc<Shared>,
     tasks: Option<Sender<Task>>,
     done: Receiver<(u64, Result<Batch>)>,
     workers: Vec<JoinHandle<()>>,
-    order: Option<(u32, Arc<Vec<u32>>)>,
+    order: Option<EpochOrder>,
     issue_position: Position,
     issued: u64,
     returned: u64,
@@ -176,6 +133,12 @@ impl Loader {
                     "rank {} of {} cannot take its part of a batch of {size}",
                     config.rank, config.ranks
                 ),
+            });
+        }
+        if let Order::Window { block_samples: 0, .. } | Order::Window { window_blocks: 0, .. } = config.order
+        {
+            return Err(Error::Settings {
+                what: "a window of no samples: blocks and windows have at least one".to_owned(),
             });
         }
         let mut position = config.position;
@@ -254,16 +217,18 @@ impl Loader {
     /// Asks for one more batch: the queues hold no more than was asked for.
     fn issue(&mut self) {
         let position = self.issue_position;
-        let order = match &self.order {
-            Some((epoch, order)) if *epoch == position.epoch => Arc::clone(order),
-            _ => {
-                let seed = self.shared.config.seed;
-                let order = Arc::new(epoch_order(seed, position.epoch, self.dataset().ids()));
-                self.order = Some((position.epoch, Arc::clone(&order)));
-                order
-            }
+        let size = self.shared.config.batch_size;
+        let mut order = match self.order.take() {
+            Some(order) if order.epoch == position.epoch => order,
+            _ => self.shared.order(position.epoch),
         };
-        let batches = (self.dataset().len() as u64 - position.offset) / self.shared.config.batch_size as u64;
+        if let Some(ahead) = &mut order.ahead {
+            let first = position.sample(size) as usize;
+            ahead.advance(&self.shared.dataset, first..first + size);
+        }
+        let samples = Arc::clone(&order.samples);
+        self.order = Some(order);
+        let batches = (self.dataset().len() as u64 - position.offset) / size as u64;
         let next = if position.batch + 1 == batches {
             Position {
                 epoch: position.epoch + 1,
@@ -280,7 +245,7 @@ impl Loader {
             number: self.issued,
             position,
             next,
-            order,
+            order: samples,
         };
         self.issued += 1;
         // A queue without workers shows when its batch is waited for.
@@ -332,6 +297,29 @@ struct Row {
 }
 
 impl Shared {
+    /// The order of an epoch: a pure function of (seed, epoch, dataset).
+    fn order(&self, epoch: u32) -> EpochOrder {
+        let (seed, ids) = (self.config.seed, self.dataset.ids());
+        let (samples, ahead) = match self.config.order {
+            Order::Shuffle => (epoch_order(seed, epoch, ids), None),
+            Order::Window {
+                block_samples,
+                window_blocks: window,
+            } => {
+                let blocks = window_blocks(seed, epoch, ids, self.dataset.ends(), block_samples);
+                let samples = window_order(seed, epoch, ids, &blocks, window);
+                // What is in memory needs no reading.
+                let ahead = self.resident.is_none().then(|| ReadAhead::new(blocks, window));
+                (samples, ahead)
+            }
+        };
+        EpochOrder {
+            epoch,
+            samples: Arc::new(samples),
+            ahead,
+        }
+    }
+
     fn row(&self, rng: &Philox, epoch: u32, sample: usize) -> Result<Row> {
         let views = self.dataset.views();
         let (number, place) = self.dataset.locate(sample)?;
@@ -401,21 +389,5 @@ impl Shared {
             batch.ids.push(id);
         }
         Ok(batch)
-    }
-}
-
-impl fmt::Debug for LoaderConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoaderConfig")
-            .field("seed", &self.seed)
-            .field("batch_size", &self.batch_size)
-            .field("workers", &self.workers)
-            .field("prefetch", &self.prefetch)
-            .field("position", &self.position)
-            .field("sample_posterior", &self.sample_posterior)
-            .field("rank", &self.rank)
-            .field("ranks", &self.ranks)
-            .field("cache", &self.cache)
-            .finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::{
     dataset::Dataset,
     error::{Error, Result},
+    memory::available_bytes,
 };
 
 /// All rows, shard by shard.
@@ -18,8 +19,8 @@ impl ResidentRows {
     pub(super) fn load(dataset: &Dataset) -> Result<Self> {
         let row_bytes = dataset.manifest().row_layout().row_bytes();
         let views = dataset.views();
-        let needed = (dataset.len() * views * row_bytes) as u64;
-        refuse_unless_it_fits(needed, available())?;
+        let needed = dataset.resident_bytes();
+        refuse_unless_it_fits(needed, available_bytes())?;
         let shards = dataset
             .shards()
             .iter()
@@ -49,28 +50,6 @@ fn refuse_unless_it_fits(needed: u64, available: Option<u64>) -> Result<()> {
     }
 }
 
-/// Bytes of memory that a program can still take; where the system does not say, nothing.
-fn available() -> Option<u64> {
-    let meminfo = fs_err::read_to_string("/proc/meminfo").ok()?;
-    let system = available_by(&meminfo)?;
-    // A container may be allowed less than the machine has.
-    let number = |file: &str| {
-        let text = fs_err::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    let container = match (number("memory.max"), number("memory.current")) {
-        (Some(most), Some(used)) => most.saturating_sub(used),
-        _ => u64::MAX,
-    };
-    Some(system.min(container))
-}
-
-fn available_by(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes << 10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,8 +65,5 @@ mod tests {
         );
         assert!(refuse_unless_it_fits(31 << 30, Some(31 << 30)).is_ok());
         assert!(refuse_unless_it_fits(31 << 30, None).is_ok());
-        let meminfo = "MemTotal:       24689764 kB\nMemAvailable:   20971520 kB\n";
-        assert_eq!(available_by(meminfo), Some(20 << 30));
-        assert_eq!(available_by("MemTotal: 1 kB"), None);
     }
 }

@@ -8,6 +8,7 @@ use shards::{
     loader::{Batch, BufferSource, Cache, LatentBuffer, Loader, LoaderConfig, Position},
     manifest::{Compression, Dtype, Flip, Store},
     rng::{Philox, Stream},
+    shuffle::Order,
 };
 
 use crate::{header, settings, write};
@@ -183,6 +184,58 @@ fn a_run_goes_on_at_any_sample_with_batches_of_another_size() {
     );
     let config = config(1, Position::at_sample(0, 12));
     assert!(Loader::new(Arc::clone(&dataset), config).is_err());
+}
+
+#[test]
+fn a_windowed_order_goes_on_anywhere_whatever_the_workers_and_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = dataset(dir.path());
+    let windowed = |workers, position| LoaderConfig {
+        order: Order::Window {
+            block_samples: 2,
+            window_blocks: 2,
+        },
+        batch_size: 3,
+        ..config(workers, position)
+    };
+    let expected = load(&dataset, windowed(1, Position::default()), 9);
+    assert_eq!(load(&dataset, windowed(3, Position::default()), 9), expected);
+    for (i, batch) in expected[..8].iter().enumerate() {
+        assert_eq!(
+            load(&dataset, windowed(2, batch.next), 8 - i),
+            expected[i + 1..],
+            "{i}"
+        );
+    }
+    // Another batch size sees the same order, from any sample on.
+    let ones = LoaderConfig {
+        batch_size: 1,
+        ..windowed(1, Position::at_sample(0, 4))
+    };
+    let ids: Vec<u64> = load(&dataset, ones, 5).iter().map(|batch| batch.ids[0]).collect();
+    let order: Vec<u64> = expected[..3].iter().flat_map(|batch| batch.ids.clone()).collect();
+    assert_eq!(ids, order[4..]);
+    let of_rank = |rank| LoaderConfig {
+        rank,
+        ranks: 2,
+        ..windowed(1, Position::default())
+    };
+    let parts = [0, 1].map(|rank| load(&dataset, of_rank(rank), 3));
+    for (i, batch) in expected[..3].iter().enumerate() {
+        assert_eq!([&parts[0][i].ids[..], &parts[1][i].ids[..]].concat(), batch.ids);
+    }
+    // The first two blocks fill the first window: four ids, two pairs of neighbours.
+    let mut first: Vec<u64> = order[..4].to_vec();
+    first.sort_unstable();
+    assert!(first[1] == first[0] + 1 && first[3] == first[2] + 1, "{first:?}");
+    let empty = LoaderConfig {
+        order: Order::Window {
+            block_samples: 0,
+            window_blocks: 1,
+        },
+        ..windowed(1, Position::default())
+    };
+    assert!(Loader::new(Arc::clone(&dataset), empty).is_err());
 }
 
 #[test]

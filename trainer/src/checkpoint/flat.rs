@@ -1,6 +1,6 @@
 //! Flat buffers as safetensors files: the tensors of a layout, one after the other, under their names.
 
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use fs_err::File;
@@ -9,12 +9,50 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde_json::json;
 use xxhash_rust::xxh64::Xxh64;
 
-use super::{Error, FileRecord};
+use super::{Error, FileRecord, disk};
 use crate::model::ParamLayout;
 
 const BUFFER: usize = 1 << 20;
 /// Longest header that is read; that of XL has 100 kB.
 const MAX_HEADER: u64 = 1 << 24;
+
+/// Types of tensors by their name in a header, with the bytes of a value.
+pub(crate) const F32: (&str, usize) = ("F32", 4);
+pub(crate) const BF16: (&str, usize) = ("BF16", 2);
+
+/// The beginning of a file, up to the first value: for each of `prefixes` the tensors of `layout`, one after the other.
+pub(crate) fn header_bytes(
+    layout: &ParamLayout,
+    prefixes: &[&str],
+    (dtype, width): (&str, usize),
+    metadata: serde_json::Value,
+) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    for (number, prefix) in prefixes.iter().enumerate() {
+        for tensor in layout.tensors() {
+            let start = (number * layout.total() + tensor.offset) * width;
+            let end = start + tensor.len() * width;
+            let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end] });
+            header.insert(format!("{prefix}{}", tensor.name), entry);
+        }
+    }
+    header.insert("__metadata__".to_owned(), metadata);
+    let mut text = serde_json::Value::Object(header).to_string().into_bytes();
+    // The values begin at a multiple of eight.
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.append(&mut text);
+    bytes
+}
+
+/// XXH64 of values as they lie in a file, hexadecimal.
+pub(crate) fn hash(values: &[f32]) -> String {
+    let mut hash = Xxh64::new(0);
+    for value in values {
+        hash.update(&value.to_le_bytes());
+    }
+    format!("{:016x}", hash.digest())
+}
 
 /// Writes `parts`: for each its name prefix and its flat values. Synchronised; answers length and hash.
 pub(super) fn write(
@@ -22,25 +60,12 @@ pub(super) fn write(
     layout: &ParamLayout,
     parts: &[(&str, &[f32])],
 ) -> Result<FileRecord, Error> {
-    let mut header = serde_json::Map::new();
-    let part_bytes = layout.total() * size_of::<f32>();
-    for (number, (prefix, values)) in parts.iter().enumerate() {
-        debug_assert_eq!(values.len(), layout.total());
-        for tensor in layout.tensors() {
-            let start = number * part_bytes + tensor.offset * size_of::<f32>();
-            let end = start + tensor.len() * size_of::<f32>();
-            let entry = json!({ "dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end] });
-            header.insert(format!("{prefix}{}", tensor.name), entry);
-        }
-    }
-    header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
-    let mut text = serde_json::Value::Object(header).to_string().into_bytes();
-    // The values begin at a multiple of eight.
-    text.resize(text.len().next_multiple_of(8), b' ');
+    debug_assert!(parts.iter().all(|(_, values)| values.len() == layout.total()));
+    let prefixes: Vec<&str> = parts.iter().map(|(prefix, _)| *prefix).collect();
+    let header = header_bytes(layout, &prefixes, F32, json!({ "format": "pt" }));
 
-    let mut out = Hashed::new(BufWriter::with_capacity(BUFFER, File::create(path)?));
-    out.write_all(&(text.len() as u64).to_le_bytes())?;
-    out.write_all(&text)?;
+    let mut out = Hashed::new(BufWriter::with_capacity(BUFFER, disk::File::create(path)?));
+    out.write_all(&header)?;
     for (_, values) in parts {
         for chunk in values.chunks(BUFFER) {
             if cfg!(target_endian = "little") {
@@ -54,7 +79,7 @@ pub(super) fn write(
     }
     let (inner, record) = out.finish();
     let file = inner.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-    file.sync_all()?;
+    file.sync()?;
     Ok(record)
 }
 
@@ -78,16 +103,7 @@ pub(super) fn read(
         )));
     }
     let mut input = Hashed::new(BufReader::with_capacity(BUFFER, file));
-    let mut start = [0; 8];
-    input.read_exact(&mut start)?;
-    let header_length = u64::from_le_bytes(start);
-    if header_length > MAX_HEADER.min(length) {
-        return Err(damaged(format!("its header claims {header_length} bytes")));
-    }
-    let mut text = start.to_vec();
-    text.resize(8 + header_length as usize, 0);
-    input.read_exact(&mut text[8..])?;
-    let metadata = metadata(&text).map_err(|what| damaged(format!("its header: {what}")))?;
+    let metadata = header(&mut input, length).map_err(damaged)?;
 
     let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets);
@@ -108,12 +124,10 @@ pub(super) fn read(
                 info.dtype, info.shape
             ))
         })?;
-        input.read_exact(bytemuck::cast_slice_mut(values))?;
-        if cfg!(target_endian = "big") {
-            for value in values {
-                *value = f32::from_bits(value.to_bits().swap_bytes());
-            }
-        }
+        fill(&mut input, values).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => damaged(format!("it ends within tensor `{name}`")),
+            _ => error.into(),
+        })?;
     }
     let (_, found) = input.finish();
     if found != *record {
@@ -125,16 +139,41 @@ pub(super) fn read(
     Ok(())
 }
 
-/// The header alone: the values are not in memory.
-fn metadata(text: &[u8]) -> Result<Metadata, String> {
-    match SafeTensors::read_metadata(text) {
-        Ok((_, metadata)) => Ok(metadata),
-        // The length of the values is checked against the file's by the hash; read_metadata wants them all.
-        Err(safetensors::SafeTensorError::MetadataIncompleteBuffer) => {
-            serde_json::from_slice(&text[8..]).map_err(|error| error.to_string())
-        }
-        Err(error) => Err(error.to_string()),
+/// Reads the header of a file of `length` bytes, up to the first value; what is wrong with it as text.
+pub(crate) fn header(input: &mut impl Read, length: u64) -> Result<Metadata, String> {
+    let mut start = [0; 8];
+    let mut take = |bytes: &mut [u8]| {
+        input
+            .read_exact(bytes)
+            .map_err(|error| format!("its header: {error}"))
+    };
+    take(&mut start)?;
+    let header_length = u64::from_le_bytes(start);
+    if header_length > MAX_HEADER.min(length.saturating_sub(8)) {
+        return Err(format!("its header claims {header_length} bytes"));
     }
+    let mut text = start.to_vec();
+    text.resize(8 + header_length as usize, 0);
+    take(&mut text[8..])?;
+    match SafeTensors::read_metadata(&text) {
+        Ok((_, metadata)) => Ok(metadata),
+        // The length of the values is checked as they are read; read_metadata wants them all.
+        Err(safetensors::SafeTensorError::MetadataIncompleteBuffer) => {
+            serde_json::from_slice(&text[8..]).map_err(|error| format!("its header: {error}"))
+        }
+        Err(error) => Err(format!("its header: {error}")),
+    }
+}
+
+/// Reads little-endian values.
+pub(crate) fn fill(input: &mut impl Read, values: &mut [f32]) -> std::io::Result<()> {
+    input.read_exact(bytemuck::cast_slice_mut(values))?;
+    if cfg!(target_endian = "big") {
+        for value in values {
+            *value = f32::from_bits(value.to_bits().swap_bytes());
+        }
+    }
+    Ok(())
 }
 
 /// Hashes and counts what passes through.

@@ -1,16 +1,21 @@
 //! Checkpoints: `checkpoints/step-0000500/{model,ema,optim}.safetensors` and `state.json`.
 //!
 //! A checkpoint is written aside, synchronised and renamed, so that a folder with the final name is complete. The
-//! state holds length and hash of every file: a damaged checkpoint is told from a sound one when it is read.
+//! state holds length and hash of every file, and its own: a damaged checkpoint is told from a sound one when it is read.
 
-mod flat;
+pub(crate) mod disk;
+pub(crate) mod flat;
 mod state;
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use crate::config::RunConfig;
 use crate::model::ParamLayout;
 
-pub use state::{DatasetRecord, FileRecord, MetricSums, State};
+use disk::PARTIAL;
+pub use state::{DatasetRecord, FileRecord, InitRecord, MetricSums, State};
 
 const MODEL: &str = "model.safetensors";
 const EMA: &str = "ema.safetensors";
@@ -18,7 +23,8 @@ const OPTIM: &str = "optim.safetensors";
 const STATE: &str = "state.json";
 /// Name prefixes of the optimiser's moments, PyTorch's words for them.
 const MOMENTS: [&str; 2] = ["exp_avg.", "exp_avg_sq."];
-const PARTIAL: &str = ".partial";
+/// End of the names of checkpoints that were found damaged and left behind.
+const DAMAGED: &str = ".damaged";
 
 /// What can be wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,23 @@ pub enum Error {
         path: PathBuf,
         /// What was expected and found.
         what: String,
+    },
+    /// A checkpoint could not be written.
+    #[error(
+        "the checkpoint of step {step} cannot be written: {source}\n{}\nhint: free some space and run the same command \
+         again; run.keep_last=N keeps fewer",
+        kept.as_ref().map_or_else(
+            || "there is none before it".to_owned(),
+            |kept| format!("{} stays, and is gone on from", kept.display())
+        )
+    )]
+    Save {
+        /// Its step.
+        step: u64,
+        /// The newest complete checkpoint.
+        kept: Option<PathBuf>,
+        /// What the system or the serialiser says.
+        source: Box<Error>,
     },
     /// There is no checkpoint.
     #[error("{} holds no checkpoint\nhint: `trainer fit` writes one below `checkpoints/` of its run folder", path.display())]
@@ -80,12 +103,25 @@ pub struct BufferRefs<'a> {
     pub second: &'a [f32],
 }
 
+impl Buffers {
+    /// The same, borrowed.
+    pub fn refs(&self) -> BufferRefs<'_> {
+        BufferRefs {
+            params: &self.params,
+            ema: &self.ema,
+            first: &self.first,
+            second: &self.second,
+        }
+    }
+}
+
 /// The folder of checkpoint `step` in `run`.
 pub fn folder(run: &Path, step: u64) -> PathBuf {
     run.join("checkpoints").join(format!("step-{step:07}"))
 }
 
-/// The complete checkpoints of a run, oldest first.
+/// The checkpoints of a run, oldest first. Their names say that they were complete once; reading tells whether they
+/// still are.
 pub fn list(run: &Path) -> Vec<(u64, PathBuf)> {
     let Ok(entries) = fs_err::read_dir(run.join("checkpoints")) else {
         return Vec::new();
@@ -94,7 +130,7 @@ pub fn list(run: &Path) -> Vec<(u64, PathBuf)> {
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
-            path.join(STATE).is_file().then_some((step, path))
+            path.is_dir().then_some((step, path))
         })
         .collect();
     all.sort();
@@ -104,7 +140,7 @@ pub fn list(run: &Path) -> Vec<(u64, PathBuf)> {
 /// Writes a checkpoint of `run`; answers its folder.
 ///
 /// # Errors
-/// Those of the file system; what was there before stays as it is.
+/// [`Error::Save`] when the system refuses; what was there before stays as it is.
 pub fn save(
     run: &Path,
     state: &State,
@@ -112,26 +148,27 @@ pub fn save(
     buffers: BufferRefs<'_>,
 ) -> Result<PathBuf, Error> {
     let target = folder(run, state.step);
-    let mut partial = target.as_os_str().to_owned();
-    partial.push(PARTIAL);
-    let partial = PathBuf::from(partial);
-    if partial.exists() {
-        fs_err::remove_dir_all(&partial)?;
-    }
-    fs_err::create_dir_all(&partial)?;
-    let written = write_all(&partial, state, layout, buffers).and_then(|()| {
+    let partial = disk::partial(&target);
+    let write = || {
+        disk::remove_dir_all(&partial)?;
+        disk::create_dir_all(&partial)?;
+        write_all(&partial, state, layout, buffers)?;
         // The same step may have been saved before, by a run that was then taken back.
         if target.exists() {
-            fs_err::remove_dir_all(&target)?;
+            disk::remove_dir_all(&target)?;
         }
-        fs_err::rename(&partial, &target)?;
-        sync_dir(&run.join("checkpoints"))
-    });
-    if let Err(error) = written {
+        disk::rename(&partial, &target)?;
+        Ok(disk::sync_dir(&run.join("checkpoints"))?)
+    };
+    write().map_err(|source: Error| {
         // A full disk: the half checkpoint only takes room from the next one.
-        let _ = fs_err::remove_dir_all(&partial);
-        return Err(error);
-    }
+        let _ = disk::remove_dir_all(&partial);
+        Error::Save {
+            step: state.step,
+            kept: list(run).pop().map(|(_, folder)| folder),
+            source: Box::new(source),
+        }
+    })?;
     Ok(target)
 }
 
@@ -153,7 +190,7 @@ fn write_all(
         state.files.insert(name.to_owned(), record);
     }
     state.write(&folder.join(STATE))?;
-    sync_dir(folder)
+    Ok(disk::sync_dir(folder)?)
 }
 
 /// Reads a whole checkpoint.
@@ -185,16 +222,30 @@ pub fn load(folder: &Path) -> Result<(State, Buffers), Error> {
     Ok((state, buffers))
 }
 
-/// Reads the state and the averaged weights of a checkpoint: what sampling needs.
+/// Which of the weights of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightKind {
+    /// Their moving average: what sampling takes.
+    Ema,
+    /// As the last step left them.
+    Raw,
+}
+
+/// Reads the state and one set of weights of a checkpoint.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_ema(folder: &Path) -> Result<(State, Vec<f32>), Error> {
+pub fn load_weights(folder: &Path, kind: WeightKind) -> Result<(State, Vec<f32>), Error> {
     let state = read_state(folder)?;
     let layout = ParamLayout::model(&state.config.model);
-    let mut ema = vec![0.0; layout.total()];
-    read_file(folder, &state, &layout, EMA, &mut [("", &mut ema)])?;
-    Ok((state, ema))
+    let mut weights = vec![0.0; layout.total()];
+    let name = match kind {
+        WeightKind::Ema => EMA,
+        WeightKind::Raw => MODEL,
+    };
+    read_file(folder, &state, &layout, name, &mut [("", &mut weights)])?;
+    Ok((state, weights))
 }
 
 /// Reads the state of a checkpoint alone.
@@ -221,24 +272,46 @@ fn read_file(
     flat::read(&path, record, layout, parts)
 }
 
-/// Removes all but the newest `keep` checkpoints of a run, and what an interrupted save left; 0 keeps all.
+/// Removes checkpoints that `run_config` does not keep, and what an interrupted save left.
+///
+/// The newest `keep_last` stay (0: all), and those of every `keep_every`-th step (0: none beside them).
 ///
 /// # Errors
 /// Those of the file system.
-pub fn prune(run: &Path, keep: usize) -> Result<(), Error> {
+pub fn prune(run: &Path, run_config: &RunConfig) -> Result<(), Error> {
     let all = list(run);
-    if keep > 0 {
-        for (_, path) in all.iter().take(all.len().saturating_sub(keep)) {
-            fs_err::remove_dir_all(path)?;
-        }
+    let old = match run_config.keep_last {
+        0 => 0,
+        keep => all.len().saturating_sub(keep),
+    };
+    let is_kept = |step: u64| run_config.keep_every > 0 && step.is_multiple_of(run_config.keep_every);
+    for (_, path) in all[..old].iter().filter(|(step, _)| !is_kept(*step)) {
+        // Half a checkpoint must not keep the name of a whole one.
+        let aside = disk::partial(path);
+        disk::remove_dir_all(&aside)?;
+        disk::rename(path, &aside)?;
+        disk::remove_dir_all(&aside)?;
     }
     for entry in fs_err::read_dir(run.join("checkpoints"))? {
         let path = entry?.path();
         if path.to_string_lossy().ends_with(PARTIAL) {
-            fs_err::remove_dir_all(path)?;
+            disk::remove_dir_all(&path)?;
         }
     }
     Ok(())
+}
+
+/// Takes a damaged checkpoint out of the way: it is neither gone on from nor counted any more. Answers its new name.
+///
+/// # Errors
+/// Those of the file system.
+pub fn set_aside(folder: &Path) -> Result<PathBuf, Error> {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(DAMAGED);
+    let aside = PathBuf::from(name);
+    disk::remove_dir_all(&aside)?;
+    disk::rename(folder, &aside)?;
+    Ok(aside)
 }
 
 /// The newest checkpoint that `path` stands for: itself, or that of a run folder, or of the newest run below a folder of
@@ -266,14 +339,6 @@ pub fn find(path: &Path) -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::Missing {
             path: path.to_owned(),
         })
-}
-
-/// Makes new names in `dir` last through a power loss.
-fn sync_dir(dir: &Path) -> Result<(), Error> {
-    if cfg!(unix) {
-        fs_err::File::open(dir)?.sync_all()?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

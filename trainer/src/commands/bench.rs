@@ -1,16 +1,18 @@
 //! `trainer bench`: time and memory of training steps.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use preprocess::console::count::bytes;
 use preprocess::console::{JsonTarget, Printer, exit};
 
-use super::ranks::{slice_of, threads_of, with_ranks};
-use super::{ConfigArgs, with_threads};
+use super::ranks::{threads_of, with_ranks};
+use super::{ConfigArgs, MemoryArgs, with_threads};
 use crate::distributed::HostReducer;
-use crate::fit::{check_batch, step_times};
-use crate::memory::{MemoryPlan, peak_resident_bytes};
+use crate::fit::{check_batch, slice_of, step_times};
+use crate::memory::{self, MemoryPlan, peak_resident_bytes};
+use crate::ops::profile::{self, Op};
 
 /// Times training steps.
 #[derive(Debug, clap::Args)]
@@ -20,6 +22,11 @@ pub struct BenchArgs {
     /// Steps that are timed, after one that is not
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    /// Print where the time goes, by kind of operation
+    #[arg(long)]
+    profile: bool,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -42,11 +49,24 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
     config.validate()?;
     check_batch(config, reducer)?;
     let (rank, ranks) = (reducer.rank(), reducer.ranks());
+    if let Some(available) = args.memory.available() {
+        memory::check(&slice_of(config, ranks), 0, available)?;
+    }
     let threads = threads_of(config, reducer);
     let times = with_threads(threads, || Ok(step_times(config, args.steps, reducer)?))?;
     if rank > 0 {
         return Ok(exit::DONE);
     }
+    let total = times.iter().sum::<f64>();
+    let ops = profile::take().map(|time| 1e3 * time.as_secs_f64());
+    let share = |time: f64| time / total;
+    let rest = total - ops.iter().sum::<f64>();
+    let table: Vec<(&str, f64)> = Op::ALL
+        .iter()
+        .zip(ops)
+        .map(|(op, time)| (op.name(), time))
+        .chain([("the rest", rest)])
+        .collect();
     let (best, median) = (times[0], times[times.len() / 2]);
     let images = config.optim.global_batch_size as f64;
     // Forward and backward are three forward passes; two floating-point operations a multiply-add.
@@ -61,6 +81,15 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
         bytes(planned),
         peak.map_or_else(String::new, |peak| format!(", {} at most", bytes(peak)))
     ));
+    if args.profile {
+        for (name, time) in &table {
+            printer.say(format_args!(
+                "  {name:<24} {:>9.2} ms {:>6.1} %",
+                time / args.steps as f64,
+                100.0 * share(*time)
+            ));
+        }
+    }
     let report = serde_json::json!({
         "ms_per_step": median,
         "best_ms": best,
@@ -70,6 +99,7 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
         "ranks": ranks,
         "planned_bytes": planned,
         "peak_bytes": peak,
+        "profile_ms": table.iter().map(|(name, time)| (*name, time / args.steps as f64)).collect::<BTreeMap<_, _>>(),
     });
     printer.json(json, &report)?;
     Ok(exit::DONE)

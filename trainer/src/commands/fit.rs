@@ -1,8 +1,8 @@
 //! `trainer fit`: trains, resumes, reports.
 
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,14 +11,18 @@ use preprocess::console::progress::duration;
 use preprocess::console::{JsonTarget, Printer, Progress, exit};
 use shards::manifest::Manifest;
 
-use super::ranks::{slice_of, threads_of, with_ranks};
-use super::{ConfigArgs, newest_dataset, with_threads};
+use super::ranks::{threads_of, with_ranks};
+use super::signals::Signals;
+use super::{ConfigArgs, MemoryArgs, newest_dataset, with_threads};
 use crate::checkpoint;
-use crate::config::{Config, Origin, Resolved};
+use crate::config::{Config, Origin, Precision, Resolved};
 use crate::distributed::{HostReducer, share};
+use crate::export;
 use crate::fit::{self, Event, Outcome, Plan};
 use crate::memory::MemoryPlan;
 
+/// Time for which matrix products are measured, to have something to compare the training with.
+const PEAK_BUDGET: Duration = Duration::from_millis(100);
 /// Multiply-adds of a training step over those of a forward pass.
 const PASSES: f64 = 3.0;
 
@@ -36,12 +40,17 @@ pub struct FitArgs {
     /// Where the model is trained
     #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
     device: String,
-    /// Start anew in another folder, even if there is a checkpoint
+    /// Start anew: in --out if it is empty, else in the first of --out-2, --out-3, .. that is; nothing is overwritten
     #[arg(long)]
     fresh: bool,
+    /// Start from the weights of an export, checkpoint or run, with its configuration unless --config names one
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
     /// Go on although this key differs from the checkpoint's; `data` for the dataset; may be repeated
     #[arg(long, value_name = "KEY")]
     allow: Vec<String>,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -61,29 +70,15 @@ fn train(args: &FitArgs, printer: &mut Printer, reducer: &mut HostReducer) -> Re
     let json: &JsonTarget = &args.json;
     let plan = share(reducer, || plan(args))?;
     let is_first = reducer.rank() == 0;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGINT,
-        // What mpirun passes on and what Slurm sends before it takes a machine back.
-        signal_hook::consts::SIGUSR1,
-    ] {
-        // The second signal of a kind ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            exit::INTERRUPTED.into(),
-            Arc::clone(&stop),
-        )?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
+    let signals = Signals::listen()?;
     let started = Instant::now();
     let threads = threads_of(&plan.resolved.config, reducer);
     let done = with_threads(threads, || {
         if !is_first {
-            return Ok(fit::fit_among(&plan, &stop, reducer, &mut |_| {}));
+            return Ok(fit::fit_among(&plan, &signals.stop, reducer, &mut |_| {}));
         }
         let mut report = Report::new(printer, &plan.out, reducer.ranks());
-        let done = fit::fit_among(&plan, &stop, reducer, &mut |event| report.tell(&event));
+        let done = fit::fit_among(&plan, &signals.stop, reducer, &mut |event| report.tell(&event));
         report.close();
         Ok(done)
     })?;
@@ -119,7 +114,7 @@ fn finish(plan: &Plan, outcome: &Outcome, time: Duration, printer: &mut Printer)
     });
     let (out, spent) = (plan.out.display(), duration(time.as_secs_f64()));
     printer.say(format_args!(
-        "{} after {} steps in {spent}{loss}\nwrote {out}/{{checkpoints,samples,metrics.jsonl,loss.png}}",
+        "{} after {} steps in {spent}{loss}\nwrote {out}/{{checkpoints,samples,tensorboard,metrics.jsonl,loss.png}}",
         if outcome.is_finished {
             "done"
         } else {
@@ -143,10 +138,11 @@ fn plan(args: &FitArgs) -> Result<Plan> {
         Some(out) if !args.fresh && args.config.config.is_none() => configuration_of(out)?,
         _ => None,
     };
-    let mut resolved = match (resumed, &args.config.config) {
-        (Some(resumed), _) => resumed,
-        (None, Some(name)) => Resolved::named(name)?,
-        (None, None) => Resolved::from_text("", "")?,
+    let mut resolved = match (resumed, &args.config.config, &args.init) {
+        (Some(resumed), _, _) => resumed,
+        (None, Some(name), _) => Resolved::named(name)?,
+        (None, None, Some(init)) => configuration_of_init(init)?,
+        (None, None, None) => Resolved::from_text("", "")?,
     };
     let is_given = !resolved.origins.is_empty();
     let set_all = |resolved: &mut Resolved| -> Result<(), crate::config::Error> {
@@ -175,15 +171,32 @@ fn plan(args: &FitArgs) -> Result<Plan> {
         let dataset = data
             .file_name()
             .map_or_else(|| "data".into(), |name| name.to_string_lossy());
-        let name = args.config.name(if is_demo { "demo" } else { "xl" });
+        let init = args
+            .init
+            .as_deref()
+            .and_then(Path::file_name)
+            .and_then(OsStr::to_str);
+        let name = args
+            .config
+            .name(init.unwrap_or(if is_demo { "demo" } else { "xl" }));
         PathBuf::from(format!("runs/{dataset}-{name}"))
     });
     Ok(Plan {
         resolved,
         data,
         out: if args.fresh { unused(&out)? } else { out },
+        init: args.init.clone(),
         allow: args.allow.clone(),
+        available_memory: args.memory.available(),
     })
+}
+
+/// The configuration that weights were trained with; the data are others.
+fn configuration_of_init(init: &Path) -> Result<Resolved> {
+    let mut config = export::open_config(init)?;
+    config.data.path = PathBuf::new();
+    let text = toml::to_string(&config).context("the configuration of --init")?;
+    Ok(Resolved::from_text(&text, "--init")?)
 }
 
 /// The configuration of the newest checkpoint of a run.
@@ -200,17 +213,29 @@ fn configuration_of(run: &Path) -> Result<Option<Resolved>> {
     Ok(Some(Resolved::from_text(&text, "checkpoint")?))
 }
 
-/// `out`, or with the first number behind it that gives a folder without checkpoints.
+/// A new or empty folder for a run: `out`, or `out` with the first number behind it that is free. It is made here, so that
+/// two runs that start together do not get the same one.
 fn unused(out: &Path) -> Result<PathBuf> {
     let with = |number: u32| {
         let mut name = out.as_os_str().to_owned();
         name.push(format!("-{number}"));
         PathBuf::from(name)
     };
-    std::iter::once(out.to_owned())
-        .chain((2..10_000).map(with))
-        .find(|path| checkpoint::list(path).is_empty())
-        .map_or_else(|| bail!("{} and 10,000 more are taken", out.display()), Ok)
+    if let Some(parent) = out.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
+    for path in std::iter::once(out.to_owned()).chain((2..10_000).map(with)) {
+        match fs_err::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            Err(_) => {}
+        }
+        let is_empty = path.is_dir() && fs_err::read_dir(&path)?.next().is_none();
+        if is_empty {
+            return Ok(path);
+        }
+    }
+    bail!("{} and 10,000 more are taken", out.display())
 }
 
 /// What the user sees of a run.
@@ -219,7 +244,11 @@ struct Report<'a> {
     out: &'a Path,
     ranks: usize,
     progress: Option<Progress>,
+    /// Operations of a step, in units of 10^9.
     gflops: f64,
+    /// Of those, what the machine could do in a second.
+    peak_gflops: f64,
+    images_per_step: f64,
     smooth_loss: Option<f64>,
     waited: Duration,
     started: Instant,
@@ -233,6 +262,8 @@ impl<'a> Report<'a> {
             ranks,
             progress: None,
             gflops: 0.0,
+            peak_gflops: 0.0,
+            images_per_step: 0.0,
             smooth_loss: None,
             waited: Duration::ZERO,
             started: Instant::now(),
@@ -272,19 +303,25 @@ impl<'a> Report<'a> {
                 self.waited += *wait;
                 if let Some(progress) = &mut self.progress {
                     let share = self.waited.as_secs_f64() / self.started.elapsed().as_secs_f64().max(1e-9);
+                    let (rate, gflops) = (progress.rate(), progress.rate() * self.gflops);
                     let extra = format!(
-                        "loss {:.4} grad {:.2} lr {:.1e} {:.0} GFLOP/s wait {:.0}%",
+                        "loss {:.4} grad {:.2} lr {:.1e} {:.1} images/s {gflops:.0} GFLOP/s ({:.0}% of peak) wait {:.0}%",
                         self.smooth_loss.unwrap_or(f64::NAN),
                         report.grad_norm,
                         report.lr,
-                        progress.rate() * self.gflops,
+                        rate * self.images_per_step,
+                        100.0 * gflops / self.peak_gflops.max(1e-9),
                         100.0 * share
                     );
                     progress.set(self.printer, *step, &extra);
                 }
             }
             Event::Logged(_) => {}
-            Event::Saved(path) => self.line(format_args!("saved    {}", path.display())),
+            Event::Saved(path, waited) => self.line(format_args!(
+                "saved    {} (training waited {:.3} s)",
+                path.display(),
+                waited.as_secs_f64()
+            )),
             Event::Sampled(path) => self.line(format_args!("sample   {}", path.display())),
             Event::Note(text) => self.line(format_args!("note     {text}")),
         }
@@ -295,14 +332,23 @@ impl<'a> Report<'a> {
         let images = config.optim.global_batch_size as f64;
         // Two floating-point operations a multiply-add.
         self.gflops = 2.0 * PASSES * images * config.model.gflops_per_image();
+        self.images_per_step = images;
+        if !self.printer.is_quiet() {
+            self.peak_gflops = fit::matmul_gflops(PEAK_BUDGET);
+        }
         self.printer.note(format_args!(
-            "model    {} parameters   f32   cpu ({}{} threads)",
+            "model    {} parameters   {}   cpu ({}{} threads, matrix products at most {:.0} GFLOP/s)",
             with_commas(parameters as u64),
+            match config.run.precision {
+                Precision::F32 => "f32",
+                Precision::Bf16 => "bf16 (emulated)",
+            },
             match self.ranks {
                 1 => String::new(),
                 ranks => format!("{ranks} processes of "),
             },
-            rayon::current_num_threads()
+            rayon::current_num_threads(),
+            self.peak_gflops
         ));
         let mut from: Vec<String> = Vec::new();
         for (key, origin) in &resolved.origins {
@@ -320,7 +366,7 @@ impl<'a> Report<'a> {
             from.join(", "),
             self.out.join("config.toml").display()
         ));
-        let plan = MemoryPlan::training(&slice_of(config, self.ranks));
+        let plan = MemoryPlan::training(&fit::slice_of(config, self.ranks));
         self.printer.note(format_args!(
             "memory   weights {} + gradients {} + optimizer {} + activations {} + rest {} = {}",
             bytes(plan.weights),

@@ -1,10 +1,13 @@
 //! The subcommands of `trainer`, one a file.
 
 pub mod bench;
+pub mod export;
 pub mod fit;
 pub mod info;
+pub mod plot;
 mod ranks;
 pub mod sample;
+mod signals;
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +18,8 @@ use crate::config::Resolved;
 /// Which configuration: shared by the commands that take one.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// A TOML file, or a built-in configuration: imagenet256-s, imagenet256-l, imagenet256-xl, demo, fashion-mnist
+    /// A TOML file, or a built-in configuration: imagenet256-s, imagenet256-l, imagenet256-xl, imagenet512-xl,
+    /// ablation-m1, ablation-m2, ablation-p2, lsun-church, lsun-bedroom, pixel128, demo, fashion-mnist
     #[arg(long, value_name = "FILE|NAME")]
     pub config: Option<String>,
     /// Put one value over the configuration, such as optim.lr=1e-4; may be repeated
@@ -43,6 +47,25 @@ impl ConfigArgs {
             .file_stem()
             .and_then(|stem| stem.to_str())
             .unwrap_or(name)
+    }
+}
+
+/// Whether a run may be larger than the memory: shared by the commands that train.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct MemoryArgs {
+    /// Start even if the plan takes more memory than is available
+    #[arg(long)]
+    pub ignore_memory: bool,
+}
+
+impl MemoryArgs {
+    /// Bytes that a run may take, where there is a limit.
+    pub fn available(self) -> Option<u64> {
+        if self.ignore_memory {
+            None
+        } else {
+            shards::memory::available_bytes()
+        }
     }
 }
 

@@ -22,13 +22,6 @@ pub(super) fn with_ranks(
     }
 }
 
-/// What one process takes of `config`, for plans of memory: its slice of every batch.
-pub(super) fn slice_of(config: &Config, ranks: usize) -> Config {
-    let mut slice = config.clone();
-    slice.optim.global_batch_size = config.optim.global_batch_size.div_ceil(ranks);
-    slice
-}
-
 /// Threads of this process; 0: as many as there are cores.
 pub(super) fn threads_of(config: &Config, reducer: &mut HostReducer) -> usize {
     match config.run.threads {

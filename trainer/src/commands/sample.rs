@@ -89,7 +89,7 @@ impl SamplingArgs {
 /// Draws samples of a trained model.
 #[derive(Debug, clap::Args)]
 pub struct SampleArgs {
-    /// A checkpoint, or a run for its newest one
+    /// An export, a checkpoint, or a run for its newest one
     #[arg(long, value_name = "DIR", default_value = "runs")]
     checkpoint: PathBuf,
     /// Images to draw

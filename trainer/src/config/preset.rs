@@ -1,13 +1,23 @@
 //! The configurations that come with the program.
 
 /// Name and text of every built-in configuration.
-pub const PRESETS: [(&str, &str); 5] = [
+pub const PRESETS: [(&str, &str); 12] = [
     ("imagenet256-s", include_str!("../../configs/imagenet256-s.toml")),
     ("imagenet256-l", include_str!("../../configs/imagenet256-l.toml")),
     (
         "imagenet256-xl",
         include_str!("../../configs/imagenet256-xl.toml"),
     ),
+    (
+        "imagenet512-xl",
+        include_str!("../../configs/imagenet512-xl.toml"),
+    ),
+    ("ablation-m1", include_str!("../../configs/ablation-m1.toml")),
+    ("ablation-m2", include_str!("../../configs/ablation-m2.toml")),
+    ("ablation-p2", include_str!("../../configs/ablation-p2.toml")),
+    ("lsun-church", include_str!("../../configs/lsun-church.toml")),
+    ("lsun-bedroom", include_str!("../../configs/lsun-bedroom.toml")),
+    ("pixel128", include_str!("../../configs/pixel128.toml")),
     ("demo", include_str!("../../configs/demo.toml")),
     ("fashion-mnist", include_str!("../../configs/fashion-mnist.toml")),
 ];
@@ -31,7 +41,18 @@ mod tests {
             let resolved = Resolved::named(name).unwrap();
             resolved.config.validate().unwrap();
         }
+        let ablation = Resolved::named("ablation-m2").unwrap().config;
+        assert_eq!(ablation, Resolved::named("imagenet256-l").unwrap().config);
         let xl = Resolved::named("imagenet256-xl").unwrap().config.model;
         assert_eq!(xl, crate::model::ModelConfig::default());
+    }
+
+    #[test]
+    fn every_built_in_configuration_fits_a_machine_with_24_gb() {
+        for (name, _) in PRESETS {
+            let config = Resolved::named(name).unwrap().config;
+            let total = crate::memory::MemoryPlan::training(&config).total();
+            assert!(total < 22 << 30, "{name}: {total}");
+        }
     }
 }

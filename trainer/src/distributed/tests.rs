@@ -168,6 +168,8 @@ fn plan(data: &str, out: &Path, steps: u64) -> Plan {
         resolved,
         data: data.into(),
         out: out.to_owned(),
+        init: None,
+        available_memory: None,
         allow: vec!["run.num_steps".to_owned()],
     }
 }
@@ -178,7 +180,7 @@ fn run(plan: &Plan, ranks: usize) -> Vec<Outcome> {
     among(ranks, |group| {
         let is_first = group.rank() == 0;
         fit_among(plan, &never, group, &mut |event| {
-            assert!(is_first || !matches!(event, Event::Saved(_)), "{event:?}");
+            assert!(is_first || !matches!(event, Event::Saved(..)), "{event:?}");
         })
         .unwrap()
     })

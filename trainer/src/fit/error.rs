@@ -21,6 +21,9 @@ pub enum Error {
     /// A batch does not fit the model.
     #[error(transparent)]
     Model(#[from] crate::model::Error),
+    /// The run would take more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] Box<crate::memory::TooMuch>),
     /// A grid of samples could not be made.
     #[error(transparent)]
     Generate(#[from] crate::generate::Error),
@@ -39,6 +42,25 @@ pub enum Error {
         count: usize,
         /// What was wrong with the oldest.
         last: String,
+    },
+    /// The weights to start from cannot be read.
+    #[error(transparent)]
+    Init(#[from] crate::export::Error),
+    /// The weights to start from are of another model.
+    #[error(
+        "--init {}: its model has {key} = {was}, the configuration {now}\nhint: without --config and --set model.*, the \
+         run takes the model of --init",
+        path.display()
+    )]
+    InitModel {
+        /// Where the weights are.
+        path: PathBuf,
+        /// The key, dotted, or the tensor.
+        key: String,
+        /// Its value there.
+        was: String,
+        /// Its value in the configuration.
+        now: String,
     },
     /// The run was made with another configuration.
     #[error(
@@ -59,7 +81,9 @@ pub enum Error {
     /// Loss or gradients were not finite several times in a row.
     #[error(
         "loss or gradients were not finite in {count} steps in a row, up to step {step}: loss {loss}, gradient norm \
-         {grad_norm}\nhint: a lower optim.lr, or optim.max_grad_norm=1; the last checkpoint is of step {saved}"
+         {grad_norm}, learning rate {lr:e}, records {}\nhint: a lower optim.lr, or optim.max_grad_norm=1; the last \
+         checkpoint is of step {saved}",
+        first_few(ids)
     )]
     NotFinite {
         /// Steps in a row.
@@ -70,7 +94,21 @@ pub enum Error {
         loss: f64,
         /// Its gradients' norm.
         grad_norm: f64,
+        /// Its learning rate.
+        lr: f64,
+        /// The records of its batch.
+        ids: Vec<u64>,
         /// The last checkpoint.
         saved: u64,
     },
+}
+
+/// Numbers as text, cut off where they become many.
+fn first_few(ids: &[u64]) -> String {
+    const FEW: usize = 8;
+    let mut text: Vec<String> = ids.iter().take(FEW).map(u64::to_string).collect();
+    if ids.len() > FEW {
+        text.push(format!("and {} more", ids.len() - FEW));
+    }
+    text.join(", ")
 }

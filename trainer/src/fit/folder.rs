@@ -1,16 +1,22 @@
-//! The folder of a run: `config.toml metrics.jsonl loss.png samples/ checkpoints/`.
+//! The folder of a run: `config.toml metrics.jsonl loss.png samples/ tensorboard/ checkpoints/`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use preprocess::console::grid::{grid, write_png};
 use preprocess::console::plot::{Series, line_plot_png};
+use preprocess::image::RgbImage;
 use serde::{Deserialize, Serialize};
 use shards::lock::FolderLock;
 
 use super::Error;
+use super::tensorboard::EventFile;
+use crate::checkpoint::disk;
 
 /// Stretches of a plotted line.
-const PLOTTED_POINTS: usize = 400;
+pub const PLOTTED_POINTS: usize = 400;
+/// File of the losses.
+pub const METRICS: &str = "metrics.jsonl";
 
 /// A line of `metrics.jsonl`: means over the steps since the line before, but for `step`, `epoch`, `lr` and the counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +47,8 @@ pub struct Metrics {
 #[derive(Debug)]
 pub struct RunFolder {
     dir: PathBuf,
+    /// What this process tells TensorBoard.
+    events: Option<EventFile>,
     _lock: FolderLock,
 }
 
@@ -53,6 +61,7 @@ impl RunFolder {
         fs_err::create_dir_all(dir.join("checkpoints"))?;
         Ok(Self {
             dir: dir.to_owned(),
+            events: None,
             _lock: FolderLock::acquire(dir, "trains")?,
         })
     }
@@ -67,11 +76,11 @@ impl RunFolder {
     /// # Errors
     /// Those of the file system.
     pub fn write_config(&self, text: &str) -> Result<(), Error> {
-        Ok(fs_err::write(self.dir.join("config.toml"), text)?)
+        Ok(disk::replace(&self.dir.join("config.toml"), text.as_bytes())?)
     }
 
     fn metrics_file(&self) -> PathBuf {
-        self.dir.join("metrics.jsonl")
+        self.dir.join(METRICS)
     }
 
     /// All lines of `metrics.jsonl`; a half line at the end, left by a kill, is passed over.
@@ -79,33 +88,24 @@ impl RunFolder {
     /// # Errors
     /// Those of the file system.
     pub fn metrics(&self) -> Result<Vec<Metrics>, Error> {
-        let path = self.metrics_file();
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let lines = BufReader::new(fs_err::File::open(path)?).lines();
-        let mut all = Vec::new();
-        for line in lines {
-            all.extend(serde_json::from_str::<Metrics>(&line?));
-        }
-        Ok(all)
+        read_metrics(&self.dir)
     }
 
-    /// Takes back the lines after step `step`: a resumed run writes them again.
+    /// Takes back the lines and events after step `step`: a resumed run writes them again.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn rewind(&self, step: u64) -> Result<(), Error> {
+    pub fn rewind(&mut self, step: u64) -> Result<(), Error> {
         let mut text = String::new();
         for line in self.metrics()?.iter().filter(|line| line.step <= step) {
             text.push_str(&to_line(line)?);
         }
-        let partial = self.dir.join("metrics.jsonl.partial");
-        fs_err::write(&partial, text)?;
-        Ok(fs_err::rename(partial, self.metrics_file())?)
+        disk::replace(&self.metrics_file(), text.as_bytes())?;
+        self.events = Some(EventFile::create(&self.dir.join("tensorboard"), step + 1)?);
+        Ok(())
     }
 
-    /// Appends a line to `metrics.jsonl`.
+    /// Appends a line to `metrics.jsonl`, and what it says to TensorBoard's events.
     ///
     /// # Errors
     /// Those of the file system.
@@ -114,25 +114,65 @@ impl RunFolder {
             .create(true)
             .append(true)
             .open(self.metrics_file())?;
-        Ok(file.write_all(to_line(metrics)?.as_bytes())?)
+        file.write_all(to_line(metrics)?.as_bytes())?;
+        if let Some(events) = &self.events {
+            let values = [
+                ("loss", metrics.loss),
+                ("mse", metrics.mse),
+                ("vb", metrics.vb),
+                ("grad_norm", metrics.grad_norm),
+                ("lr", metrics.lr),
+                ("images_per_second", metrics.images_per_second),
+            ];
+            events.scalars(metrics.step, &values)?;
+        }
+        Ok(())
     }
 
-    /// Draws `loss.png` from `metrics.jsonl`.
+    /// Writes a grid of samples of step `step` as PNG, and shows it to TensorBoard; answers the file.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn plot(&self) -> Result<(), Error> {
-        let all = self.metrics()?;
-        let series = [
-            series("mse + vb", &all, |m| m.loss),
-            series("mse", &all, |m| m.mse),
-        ];
-        Ok(line_plot_png(
-            &self.dir.join("loss.png"),
-            "training loss by step",
-            &series,
-        )?)
+    /// Those of the file system, and when the images are not of one size.
+    pub fn write_samples(&self, step: u64, images: &[RgbImage], columns: usize) -> Result<PathBuf, Error> {
+        let path = self.dir.join("samples").join(format!("step-{step:07}.png"));
+        let whole = grid(images, columns)?;
+        write_png(&whole, &path)?;
+        if let Some(events) = &self.events {
+            let (width, height) = (whole.width as u32, whole.height as u32);
+            events.image(step, "samples", width, height, &fs_err::read(&path)?)?;
+        }
+        Ok(path)
     }
+}
+
+/// What [`RunFolder::metrics`] reads from the run `dir`.
+fn read_metrics(dir: &Path) -> Result<Vec<Metrics>, Error> {
+    let path = dir.join(METRICS);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let lines = BufReader::new(fs_err::File::open(path)?).lines();
+    let mut all = Vec::new();
+    for line in lines {
+        all.extend(serde_json::from_str::<Metrics>(&line?));
+    }
+    Ok(all)
+}
+
+/// Draws `loss.png` of the run `dir` from its `metrics.jsonl`.
+///
+/// # Errors
+/// Those of the file system.
+pub(super) fn plot(dir: &Path) -> Result<(), Error> {
+    let all = read_metrics(dir)?;
+    let series = [
+        series("mse + vb", &all, |m| m.loss),
+        series("mse", &all, |m| m.mse),
+    ];
+    let path = dir.join("loss.png");
+    let aside = disk::partial(&path);
+    line_plot_png(&aside, "training loss by step", &series)?;
+    Ok(disk::rename(&aside, &path)?)
 }
 
 fn to_line(metrics: &Metrics) -> Result<String, Error> {
@@ -140,17 +180,22 @@ fn to_line(metrics: &Metrics) -> Result<String, Error> {
     Ok(line + "\n")
 }
 
-/// The means of at most [`PLOTTED_POINTS`] stretches of equal length.
 fn series(name: &str, all: &[Metrics], value: impl Fn(&Metrics) -> f64) -> Series {
-    let width = all.len().div_ceil(PLOTTED_POINTS).max(1);
-    let point = |part: &[Metrics]| {
-        let mean = part.iter().map(&value).sum::<f64>() / part.len() as f64;
-        (part[part.len() / 2].step as f64, mean)
-    };
+    let points: Vec<(f64, f64)> = all.iter().map(|line| (line.step as f64, value(line))).collect();
     Series {
         name: name.to_owned(),
-        points: all.chunks(width).map(point).collect(),
+        points: smoothed(&points, PLOTTED_POINTS),
     }
+}
+
+/// The means of at most `count` stretches of `points` of equal length, each at the middle of its stretch.
+pub fn smoothed(points: &[(f64, f64)], count: usize) -> Vec<(f64, f64)> {
+    let width = points.len().div_ceil(count.max(1)).max(1);
+    let mean = |part: &[(f64, f64)]| {
+        let sum: f64 = part.iter().map(|point| point.1).sum();
+        (part[part.len() / 2].0, sum / part.len() as f64)
+    };
+    points.chunks(width).map(mean).collect()
 }
 
 #[cfg(test)]
@@ -175,7 +220,7 @@ mod tests {
     #[test]
     fn lines_after_a_step_are_taken_back_and_half_lines_passed_over() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::open(dir.path()).unwrap();
+        let mut folder = RunFolder::open(dir.path()).unwrap();
         for step in 1..=5 {
             folder.append(&line(step)).unwrap();
         }
@@ -187,7 +232,7 @@ mod tests {
         assert_eq!(folder.metrics().unwrap().len(), 5);
         folder.rewind(3).unwrap();
         assert_eq!(folder.metrics().unwrap(), [line(1), line(2), line(3)]);
-        folder.plot().unwrap();
+        plot(dir.path()).unwrap();
         assert!(dir.path().join("loss.png").is_file());
     }
 

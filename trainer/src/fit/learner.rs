@@ -5,10 +5,12 @@ use shards::loader::Batch;
 use shards::rng::{Philox, Stream};
 
 use crate::checkpoint::{BufferRefs, Buffers};
-use crate::config::Config;
+use crate::config::{Config, Precision};
 use crate::diffusion::{LossParts, Schedule, training_loss};
 use crate::distributed::{HostReducer, Single};
 use crate::model::{DiffuSsm, Error, Gradients};
+use crate::ops::bf16;
+use crate::ops::profile::{Clock, Op};
 use crate::optim::{AdamW, Rates, grad_norm};
 
 /// Fewest gradients that are summed over processes at a time: 4 MiB. Smaller parts wait for their neighbours.
@@ -93,7 +95,7 @@ impl Learner {
             ema: buffers.ema,
             config: config.clone(),
             optimizer,
-            model,
+            model: model.keeping(config.run.recompute.into()),
         }
     }
 
@@ -195,6 +197,7 @@ impl Learner {
         epoch: u32,
         scaling_factor: f32,
     ) -> Result<Inputs, Error> {
+        let _clock = Clock::start(Op::Diffusion);
         let image = latents.len() / ids.len();
         let mut inputs = Inputs {
             x_start: latents.iter().map(|x| x * scaling_factor).collect(),
@@ -252,9 +255,12 @@ impl Learner {
             .iter()
             .map(|&index| self.schedule.timestep_map[index] as f32)
             .collect();
-        let (output, saved) = self
-            .model
-            .forward_train(&self.params, &inputs.x_t, &t, &inputs.labels)?;
+        let is_bf16 = self.config.run.precision == Precision::Bf16;
+        let (output, saved) = bf16::scope(is_bf16, || {
+            self.model
+                .forward_train(&self.params, &inputs.x_t, &t, &inputs.labels)
+        })?;
+        let clock = Clock::start(Op::Diffusion);
         let width = output.len() / count;
         let mut d_output = vec![0.0; output.len()];
         let schedule = &self.schedule;
@@ -268,17 +274,19 @@ impl Learner {
                 training_loss(schedule, timestep, x_start, noise, output, weight, d_output)
             })
             .collect();
-        drop(output);
+        drop((output, clock));
         let (model, params, grads) = (&self.model, &self.params, &mut self.grads[..]);
         match reducer {
             None => {
-                model.backward(params, saved, &d_output, grads)?;
+                bf16::scope(is_bf16, || model.backward(params, saved, &d_output, grads))?;
             }
             Some(reducer) => {
                 let mut done = Ok(Vec::new());
                 reducer.overlap(Box::new(|hand_over| {
                     let gradients = Gradients::new(grads, MIN_BUCKET, hand_over);
-                    done = model.backward_in_parts(params, saved, &d_output, gradients);
+                    done = bf16::scope(is_bf16, || {
+                        model.backward_in_parts(params, saved, &d_output, gradients)
+                    });
                 }));
                 done?;
             }
@@ -390,6 +398,38 @@ mod tests {
         let (losses, ema) = run(2);
         assert!(losses[59] < 0.6 * losses[0], "{} to {}", losses[0], losses[59]);
         assert_eq!((losses, ema), run(2));
+    }
+
+    #[test]
+    fn bf16_trains_like_f32_on_master_weights_in_f32() {
+        let run = |precision| {
+            let mut config = config();
+            config.run.precision = precision;
+            let mut learner = Learner::new(&config).unwrap();
+            learner.step(1, &batch(), 1.0).unwrap();
+            let first = learner.grads.clone();
+            let losses: Vec<f64> = (2..=40)
+                .map(|step| learner.step(step, &batch(), 1.0).unwrap().loss.mse)
+                .collect();
+            (first, losses, learner.params.clone())
+        };
+        let ((grads, losses, _), (grads16, losses16, params16)) = (run(Precision::F32), run(Precision::Bf16));
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
+        let cosine = dot(&grads, &grads16) / (dot(&grads, &grads) * dot(&grads16, &grads16)).sqrt();
+        assert!(cosine > 0.999 && grads != grads16, "cosine {cosine}");
+        for (step, (f32_loss, loss)) in losses.iter().zip(&losses16).enumerate() {
+            assert!(
+                (loss / f32_loss - 1.0).abs() < 0.01,
+                "step {step}: {f32_loss}, {loss}"
+            );
+        }
+        let fine = params16.iter().filter(|p| bf16::round(**p) != **p).count();
+        assert!(
+            10 * fine > 9 * params16.len() / 2,
+            "{fine} weights are finer than bf16"
+        );
     }
 
     #[test]

@@ -8,6 +8,9 @@ mod error;
 mod folder;
 mod learner;
 mod resume;
+mod saver;
+mod start;
+mod tensorboard;
 mod timing;
 mod together;
 
@@ -16,23 +19,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use preprocess::console::grid::write_grid_png;
 use preprocess::vae::AutoencoderKl;
 use serde::{Deserialize, Serialize};
 use shards::dataset::Dataset;
 use shards::loader::{Loader, LoaderConfig};
 
 use crate::checkpoint::{self, DatasetRecord, MetricSums, State};
-use crate::config::Resolved;
+use crate::config::{Cache, Resolved};
 use crate::distributed::{self, HostReducer, Single};
 use crate::generate::{Generator, SamplePlan};
+use crate::memory;
 use crate::sampler::{Guidance, Sampler};
 
 pub use error::Error;
-pub use folder::{Metrics, RunFolder};
+pub use folder::{METRICS, Metrics, PLOTTED_POINTS, RunFolder, smoothed};
 pub use learner::{Learner, StepReport};
-pub use timing::step_times;
-pub use together::check_batch;
+pub use saver::Saver;
+pub use tensorboard::EventFile;
+pub use timing::{matmul_gflops, step_times};
+pub use together::{check_batch, slice_of};
 
 /// Steps in a row without a finite loss after which a run is given up.
 const MAX_SKIPPED_IN_A_ROW: u64 = 5;
@@ -48,8 +53,12 @@ pub struct Plan {
     pub data: PathBuf,
     /// The run's folder; a checkpoint in it is gone on from.
     pub out: PathBuf,
+    /// An export, checkpoint or run whose weights a new run starts from.
+    pub init: Option<PathBuf>,
     /// Keys that may differ from the checkpoint's configuration; `data` for another dataset.
     pub allow: Vec<String>,
+    /// Bytes of memory that the run may take; `None`: as many as it likes.
+    pub available_memory: Option<u64>,
 }
 
 /// What happens during a run, in the order in which it happens.
@@ -79,8 +88,8 @@ pub enum Event<'a> {
     },
     /// A line was added to `metrics.jsonl`.
     Logged(&'a Metrics),
-    /// A checkpoint was written.
-    Saved(&'a Path),
+    /// A checkpoint was written; training waited for so long.
+    Saved(&'a Path, Duration),
     /// A grid of samples was written.
     Sampled(&'a Path),
     /// Something that the user should know.
@@ -130,23 +139,38 @@ pub fn fit_among(
     check_batch(config, reducer)?;
     together::check_data(&record, reducer)?;
 
-    let folder = together::open_folder(&plan.out, reducer)?;
-    let found = match &folder {
-        Some(folder) => resume::newest_sound(folder.path(), listener)?,
-        None => None,
+    if let Some(available) = plan.available_memory {
+        let cached = match config.data.cache {
+            Cache::None => 0,
+            Cache::Ram => dataset.resident_bytes(),
+        };
+        memory::check(&slice_of(config, reducer.ranks()), cached, available)?;
+    }
+
+    let mut folder = together::open_folder(&plan.out, reducer)?;
+    let (found, damaged) = match &folder {
+        Some(folder) => {
+            resume::newest_sound(folder.path(), listener)?.map_or_else(Default::default, |found| {
+                let (state, buffers, damaged) = found;
+                (Some((state, buffers)), damaged)
+            })
+        }
+        None => Default::default(),
     };
     let (mut state, mut learner) = match together::share_checkpoint(found, reducer)? {
         Some((mut state, buffers)) => {
             resume::check_same(&plan.out, &state, config, &record, &plan.allow)?;
+            resume::check_init(&plan.out, &state, plan.init.as_deref(), &plan.allow)?;
+            resume::set_aside(&damaged, listener)?;
             state.config = config.clone();
             state.dataset = record;
             (state, Learner::resume(config, buffers)?)
         }
-        None => (State::new(config.clone(), record), Learner::new(config)?),
+        None => start::anew(config, record, plan.init.as_deref(), &plan.allow, listener)?,
     };
     together::check_start(&state, &learner, reducer)?;
     let mut last = None;
-    if let Some(folder) = &folder {
+    if let Some(folder) = &mut folder {
         folder.write_config(&resolved.to_text())?;
         folder.rewind(state.step)?;
         last = folder.metrics()?.pop();
@@ -159,6 +183,7 @@ pub fn fit_among(
             seed: config.run.global_seed,
             batch_size: config.optim.global_batch_size,
             workers: config.data.workers,
+            order: config.data.loader_order(),
             cache: config.data.cache.into(),
             prefetch: PREFETCH,
             position: state.position,
@@ -178,7 +203,10 @@ pub fn fit_among(
 
     let mut clock = Clock::new();
     let mut preview = Preview::default();
-    let (mut skipped_in_a_row, mut saved) = (0, state.step);
+    let mut saver = folder
+        .as_ref()
+        .map(|folder| Saver::new(folder.path(), state.step));
+    let mut saved = state.step;
     while state.step < config.run.num_steps && !reducer.any(stop.load(Ordering::Relaxed)) {
         let waiting = Instant::now();
         let Some(batch) = loader.next() else { break };
@@ -193,13 +221,18 @@ pub fn fit_among(
         clock.images += config.optim.global_batch_size as u64;
         if report.is_skipped {
             state.skipped_steps += 1;
-            skipped_in_a_row += 1;
-            if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW {
+            state.skipped_in_a_row += 1;
+            if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW {
+                if let Some(saver) = &mut saver {
+                    saver.finish(listener)?;
+                }
                 return Err(Error::NotFinite {
-                    count: skipped_in_a_row,
+                    count: state.skipped_in_a_row,
                     step,
                     loss: report.loss.mse + report.loss.vb,
                     grad_norm: report.grad_norm,
+                    lr: report.lr,
+                    ids: batch.ids.clone(),
                     saved,
                 });
             }
@@ -209,7 +242,7 @@ pub fn fit_among(
                 report.grad_norm
             )));
         } else {
-            skipped_in_a_row = 0;
+            state.skipped_in_a_row = 0;
             add(&mut state.sums, &report);
         }
         listener(Event::Step {
@@ -221,26 +254,41 @@ pub fn fit_among(
         if (step.is_multiple_of(config.run.log_every) || is_last)
             && let Some(metrics) = line(&mut state, report.lr, steps_per_epoch, clock.rate())
         {
-            if let Some(folder) = &folder {
+            if let Some(folder) = &mut folder {
                 folder.append(&metrics)?;
             }
             listener(Event::Logged(&metrics));
             last = Some(metrics);
         }
-        if step.is_multiple_of(config.run.checkpoint_every) || is_last {
-            save(folder.as_ref(), &state, &learner, reducer, listener)?;
+        if let Some(saver) = &mut saver {
+            saver.poll(listener)?;
+        }
+        if config.run.is_checkpoint_due(step) {
+            save(saver.as_mut(), &state, &learner, reducer, listener)?;
             saved = step;
         }
         if config.run.sample_every > 0
             && (step.is_multiple_of(config.run.sample_every) || is_last)
             && let Some(folder) = &folder
         {
-            preview.write(folder.path(), &state, &learner, listener)?;
+            preview.write(folder, &state, &learner, listener)?;
         }
+    }
+    if stop.load(Ordering::Relaxed) && state.step < config.run.num_steps {
+        listener(Event::Note(&format!(
+            "asked to stop after step {}: saving; the same signal once more ends at once",
+            state.step
+        )));
+    }
+    if let Some(saver) = &mut saver {
+        saver.finish(listener)?;
     }
     let is_first = folder.is_some() && checkpoint::list(&plan.out).is_empty();
     if saved != state.step || reducer.any(is_first) {
-        save(folder.as_ref(), &state, &learner, reducer, listener)?;
+        save(saver.as_mut(), &state, &learner, reducer, listener)?;
+    }
+    if let Some(saver) = &mut saver {
+        saver.finish(listener)?;
     }
     Ok(Outcome {
         step: state.step,
@@ -250,9 +298,9 @@ pub fn fit_among(
     })
 }
 
-/// Writes a checkpoint, removes those that are too old, and draws the loss anew, in the process that has the folder.
+/// Begins to write a checkpoint, in the process that has the folder.
 fn save(
-    folder: Option<&RunFolder>,
+    saver: Option<&mut Saver>,
     state: &State,
     learner: &Learner,
     reducer: &mut HostReducer,
@@ -260,12 +308,10 @@ fn save(
 ) -> Result<(), Error> {
     // A checkpoint stands for all processes.
     distributed::agree(reducer, state.step, &[learner.buffers().params])?;
-    let Some(folder) = folder else { return Ok(()) };
-    let path = checkpoint::save(folder.path(), state, learner.model().layout(), learner.buffers())?;
-    checkpoint::prune(folder.path(), state.config.run.keep_last)?;
-    folder.plot()?;
-    listener(Event::Saved(&path));
-    Ok(())
+    match saver {
+        Some(saver) => saver.save(state, learner, listener),
+        None => Ok(()),
+    }
 }
 
 fn add(sums: &mut MetricSums, report: &StepReport) {
@@ -323,7 +369,7 @@ struct Preview {
 impl Preview {
     fn write(
         &mut self,
-        run: &Path,
+        folder: &RunFolder,
         state: &State,
         learner: &Learner,
         listener: &mut dyn FnMut(Event<'_>),
@@ -361,12 +407,8 @@ impl Preview {
         for indices in indices.chunks(state.config.optim.micro_batch()) {
             images.extend(generator.images(&plan, vae, indices)?);
         }
-        let path = run.join("samples").join(format!("step-{:07}.png", state.step));
-        write_grid_png(
-            &images,
-            grid_columns(images.len(), state.config.model.num_classes),
-            &path,
-        )?;
+        let columns = grid_columns(images.len(), state.config.model.num_classes);
+        let path = folder.write_samples(state.step, &images, columns)?;
         listener(Event::Sampled(&path));
         Ok(())
     }

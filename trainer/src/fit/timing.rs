@@ -1,6 +1,7 @@
-//! The time of a training step, on made-up latents: for `trainer bench`, and to plan runs of a given length.
+//! The time of a training step, on made-up latents: for `trainer bench`, and to plan runs of a given length. And what the
+//! machine could do.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shards::loader::{Batch, Position};
 use shards::rng::{Philox, Stream};
@@ -9,12 +10,16 @@ use super::Learner;
 use crate::config::Config;
 use crate::distributed::HostReducer;
 use crate::model::Error;
+use crate::ops::matmul::linear;
+use crate::ops::profile;
 
 /// Milliseconds of `steps` training steps, ascending, after one that does not count; each process of `reducer` takes its
 /// slice of the global batch.
 ///
 /// # Errors
 /// When the architecture does not fit together.
+///
+/// [`profile::take`] gives the time of the kinds of operations in these steps afterwards.
 pub fn step_times(config: &Config, steps: u64, reducer: &mut HostReducer) -> Result<Vec<f64>, Error> {
     let (model, global) = (&config.model, config.optim.global_batch_size);
     let (rank, ranks) = (reducer.rank(), reducer.ranks());
@@ -35,9 +40,29 @@ pub fn step_times(config: &Config, steps: u64, reducer: &mut HostReducer) -> Res
     for step in 0..=steps {
         let start = Instant::now();
         learner.step_among(step + 1, &batch, 1.0, reducer)?;
+        if step == 0 {
+            profile::take();
+        }
         times.push(1e3 * start.elapsed().as_secs_f64());
     }
     times.remove(0);
     times.sort_by(f64::total_cmp);
     Ok(times)
+}
+
+/// GFLOP/s of the best of several large matrix products, by the threads of the pool that it is called in: the most that a
+/// training step could reach. Takes about `budget`.
+pub fn matmul_gflops(budget: Duration) -> f64 {
+    const SIDE: usize = 768;
+    let operand: Vec<f32> = (0..SIDE * SIDE).map(|i| (i % 7) as f32 - 3.0).collect();
+    let mut product = vec![0.0; SIDE * SIDE];
+    let mut best = Duration::MAX;
+    let start = Instant::now();
+    // The first one also wakes the threads.
+    while start.elapsed() < budget {
+        let begun = Instant::now();
+        linear(&mut product, &operand, &operand, SIDE, SIDE);
+        best = best.min(begun.elapsed());
+    }
+    2.0 * (SIDE * SIDE * SIDE) as f64 / best.as_secs_f64().max(1e-9) / 1e9
 }

@@ -22,6 +22,13 @@ pub fn check_batch(config: &Config, reducer: &HostReducer) -> Result<(), Error> 
     Ok(())
 }
 
+/// What one process takes of `config`, for plans of memory: its slice of every batch.
+pub fn slice_of(config: &Config, ranks: usize) -> Config {
+    let mut slice = config.clone();
+    slice.optim.global_batch_size = config.optim.global_batch_size.div_ceil(ranks);
+    slice
+}
+
 /// Refuses another dataset than the first process has: a copy on another machine may be an old one.
 pub(super) fn check_data(record: &DatasetRecord, reducer: &mut HostReducer) -> Result<(), Error> {
     let describe = |d: &DatasetRecord| format!("{} ({:.12}, {} samples)", d.name, d.fingerprint, d.samples);

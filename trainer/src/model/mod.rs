@@ -10,6 +10,8 @@ mod gradients;
 mod init;
 mod params;
 mod patch;
+#[cfg(test)]
+mod tests;
 
 pub use block::{Block, BlockSaved};
 pub use config::{AInit, Bidirectional, ModelConfig, Modulation, PositionEmbedding};
@@ -76,6 +78,18 @@ pub struct DiffuSsm {
     final_mod: Linear,
     last: Linear,
     positions: Vec<f32>,
+    keep: Keep,
+}
+
+/// What a forward pass keeps of the blocks for the backward. The gradients have the same bits in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Every activation that the backward needs.
+    #[default]
+    All,
+    /// The input of each block, `[B, J, D]`: the backward runs the block's forward again (Chen et al. 2016, "Training
+    /// Deep Nets with Sublinear Memory Cost"). The last block, whose backward comes first, keeps everything.
+    Inputs,
 }
 
 /// The convolution kernels of every block: a function of the weights alone.
@@ -84,12 +98,21 @@ pub struct Kernels(Vec<Vec<f32>>);
 /// What the backward of a batch needs.
 pub struct Saved {
     embed: EmbedSaved,
-    blocks: Vec<BlockSaved>,
+    /// In the order of the blocks.
+    blocks: Vec<KeptBlock>,
     condition: Vec<f32>,
     last_input: Vec<f32>,
     modulation: Vec<f32>,
     stats: Vec<RowStats>,
     h: Vec<f32>,
+}
+
+/// What is kept of one block.
+enum KeptBlock {
+    /// All that its backward needs.
+    All(Box<BlockSaved>),
+    /// Its input, `[B, J, D]`.
+    Input(Vec<f32>),
 }
 
 impl DiffuSsm {
@@ -114,9 +137,17 @@ impl DiffuSsm {
             final_mod: Linear::find(&layout, "final_mod"),
             last: Linear::find(&layout, "final"),
             positions,
+            keep: Keep::All,
             layout,
             config,
         })
+    }
+
+    /// The same model, with `keep` in [`DiffuSsm::forward_train`].
+    #[must_use]
+    pub fn keeping(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
     }
 
     /// Names, shapes and offsets of the parameters.
@@ -145,7 +176,7 @@ impl DiffuSsm {
     /// # Errors
     /// [`Error::Length`] and [`Error::Label`].
     pub fn forward(&self, params: &[f32], x: &[f32], t: &[f32], y: &[u32]) -> Result<Vec<f32>, Error> {
-        self.forward_with(params, &self.kernels(params), x, t, y)
+        self.run(params, None, x, t, y, None).map(|(out, _)| out)
     }
 
     /// [`DiffuSsm::forward`] with kernels computed before.
@@ -160,7 +191,7 @@ impl DiffuSsm {
         t: &[f32],
         y: &[u32],
     ) -> Result<Vec<f32>, Error> {
-        self.run(params, kernels, x, t, y, None).map(|(out, _)| out)
+        self.run(params, Some(kernels), x, t, y, None).map(|(out, _)| out)
     }
 
     /// [`DiffuSsm::forward`], keeping what the backward needs.
@@ -175,19 +206,20 @@ impl DiffuSsm {
         y: &[u32],
     ) -> Result<(Vec<f32>, Saved), Error> {
         let mut kept = Vec::with_capacity(self.blocks.len());
-        let (out, mut saved) = self.run(params, &self.kernels(params), x, t, y, Some(&mut kept))?;
+        let (out, mut saved) = self.run(params, None, x, t, y, Some(&mut kept))?;
         saved.blocks = kept;
         Ok((out, saved))
     }
 
+    /// Without `kernels`, each block's are computed when it is reached.
     fn run(
         &self,
         params: &[f32],
-        kernels: &Kernels,
+        kernels: Option<&Kernels>,
         x: &[f32],
         t: &[f32],
         y: &[u32],
-        mut kept: Option<&mut Vec<BlockSaved>>,
+        mut kept: Option<&mut Vec<KeptBlock>>,
     ) -> Result<(Vec<f32>, Saved), Error> {
         let c = &self.config;
         self.check(params, x, t, y)?;
@@ -200,11 +232,27 @@ impl DiffuSsm {
                 }
             }
         }
-        for (block, kernels) in self.blocks.iter().zip(&kernels.0) {
+        for (index, block) in self.blocks.iter().enumerate() {
+            let is_run_again = self.keep == Keep::Inputs && index + 1 < self.blocks.len();
+            if let Some(kept) = kept.as_mut()
+                && is_run_again
+            {
+                kept.push(KeptBlock::Input(tokens.clone()));
+            }
+            let own;
+            let kernels = match kernels {
+                Some(kernels) => &kernels.0[index],
+                None => {
+                    own = block.kernels(params);
+                    &own
+                }
+            };
             let (out, saved) = block.forward(params, kernels, tokens, &condition);
             tokens = out;
-            if let Some(kept) = kept.as_mut() {
-                kept.push(saved);
+            if let Some(kept) = kept.as_mut()
+                && !is_run_again
+            {
+                kept.push(KeptBlock::All(Box::new(saved)));
             }
         }
         let modulation = self.final_modulation(params, &condition);
@@ -334,6 +382,14 @@ impl DiffuSsm {
         }
         gradients.are_final_from(self.layout.end_of_blocks());
         for (index, (block, kept)) in self.blocks.iter().zip(saved.blocks).enumerate().rev() {
+            let kept = match kept {
+                KeptBlock::All(kept) => *kept,
+                KeptBlock::Input(input) => {
+                    block
+                        .forward(params, &block.kernels(params), input, &saved.condition)
+                        .1
+                }
+            };
             let grads = gradients.unfinished();
             block.backward(params, kept, &mut d_tokens, &mut d_condition, grads);
             gradients.are_final_from(self.layout.start_of_block(index));
@@ -378,103 +434,5 @@ fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(),
             found,
             expected,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn xl_has_the_published_size() {
-        let config = ModelConfig::default();
-        assert_eq!(ParamLayout::model(&config).trained(&config), 673_088_272);
-        assert!(
-            (config.gflops_per_image() - 295.7).abs() < 0.05,
-            "{}",
-            config.gflops_per_image()
-        );
-        let config = ModelConfig {
-            input_size: 64,
-            ..config
-        };
-        assert!(
-            (config.gflops_per_image() - 1182.4).abs() < 0.05,
-            "{}",
-            config.gflops_per_image()
-        );
-    }
-
-    #[test]
-    fn a_wrong_batch_is_an_error() {
-        let config = ModelConfig {
-            hidden_size: 8,
-            depth: 1,
-            input_size: 4,
-            num_classes: 3,
-            ..ModelConfig::default()
-        };
-        let model = DiffuSsm::new(config).unwrap();
-        let params = model.init(0).unwrap();
-        let x = vec![0.0; 64];
-        assert!(matches!(
-            model.forward(&params, &x, &[1.0], &[4]),
-            Err(Error::Label { label: 4, .. })
-        ));
-        assert!(matches!(
-            model.forward(&params, &x[1..], &[1.0], &[0]),
-            Err(Error::Length { what: "x", .. })
-        ));
-    }
-
-    #[test]
-    fn the_backward_is_the_derivative_along_a_direction() {
-        for modulation in [Modulation::Film, Modulation::Gate, Modulation::None] {
-            let config = ModelConfig {
-                hidden_size: 12,
-                depth: 2,
-                state_size: 4,
-                input_size: 6,
-                num_classes: 3,
-                freq_dim: 8,
-                downscale: 3,
-                modulation,
-                ..ModelConfig::default()
-            };
-            let model = DiffuSsm::new(config).unwrap();
-            let wave = |len: usize, phase: f32| -> Vec<f32> {
-                (0..len).map(|i| (0.917 * i as f32 + phase).sin()).collect()
-            };
-            let shaken = model.init(3).unwrap();
-            let shake = wave(shaken.len(), 0.3);
-            let params: Vec<f32> = shaken.iter().zip(&shake).map(|(p, s)| p + 0.05 * s).collect();
-            let x = wave(2 * 4 * 36, 1.0);
-            let up = wave(2 * 8 * 36, 2.0);
-            let (t, y) = ([3.0, 700.0], [1, 3]);
-            let objective = |params: &[f32]| -> f64 {
-                let out = model.forward(params, &x, &t, &y).unwrap();
-                out.iter()
-                    .zip(&up)
-                    .map(|(o, u)| f64::from(*o) * f64::from(*u))
-                    .sum()
-            };
-            let (_, saved) = model.forward_train(&params, &x, &t, &y).unwrap();
-            let mut grads = vec![0.0; params.len()];
-            model.backward(&params, saved, &up, &mut grads).unwrap();
-            let direction = wave(params.len(), 4.0);
-            let moved =
-                |by: f32| -> Vec<f32> { params.iter().zip(&direction).map(|(p, d)| p + by * d).collect() };
-            let step = 2e-3;
-            let slope = (objective(&moved(step)) - objective(&moved(-step))) / f64::from(2.0 * step);
-            let product: f64 = grads
-                .iter()
-                .zip(&direction)
-                .map(|(g, d)| f64::from(*g) * f64::from(*d))
-                .sum();
-            assert!(
-                (slope - product).abs() < 0.01 * slope.abs().max(1.0),
-                "{modulation:?}: {slope}, {product}"
-            );
-        }
     }
 }

@@ -2,6 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::bf16;
+use super::profile::{Clock, Op};
+
 use super::vectorised::{sigmoid, vectorised};
 
 /// Rows handled by one task: fixed, so that sums over rows do not depend on the number of threads.
@@ -40,6 +43,7 @@ pub(super) fn gelu_erf(x: f32) -> (f32, f32) {
 
 /// `pre += bias` (kept for the backward), `out = gelu(pre)`. `pre`, `out`: `[rows, bias.len()]`.
 pub fn bias_gelu(kind: Gelu, pre: &mut [f32], bias: &[f32], out: &mut [f32]) {
+    let _clock = Clock::start(Op::Activation);
     let cols = bias.len();
     let task = cols * ROWS_PER_TASK;
     pre.par_chunks_mut(task)
@@ -55,6 +59,8 @@ pub fn bias_gelu(kind: Gelu, pre: &mut [f32], bias: &[f32], out: &mut [f32]) {
                 }
             }
         });
+    bf16::store(pre);
+    bf16::store(out);
 }
 
 vectorised! {
@@ -70,6 +76,7 @@ vectorised! {
 
 /// `d = d * gelu'(pre)` in place: from the gradient of the output to that of the pre-activation.
 pub fn gelu_backward(kind: Gelu, pre: &[f32], d: &mut [f32]) {
+    let _clock = Clock::start(Op::Activation);
     const CHUNK: usize = 1 << 14;
     d.par_chunks_mut(CHUNK)
         .zip(pre.par_chunks(CHUNK))
@@ -93,6 +100,7 @@ vectorised! {
 
 /// `db[c] += sum over rows of d[row, c]`.
 pub fn bias_backward(d: &[f32], db: &mut [f32]) {
+    let _clock = Clock::start(Op::Activation);
     let cols = db.len();
     let partial: Vec<Vec<f32>> = d
         .par_chunks(cols * ROWS_PER_TASK)
@@ -121,6 +129,7 @@ vectorised! {
 
 /// `rows += bias`, row by row.
 pub fn add_bias(rows: &mut [f32], bias: &[f32]) {
+    let _clock = Clock::start(Op::Activation);
     let cols = bias.len();
     rows.par_chunks_mut(cols * ROWS_PER_TASK).for_each(|rows| {
         for row in rows.chunks_exact_mut(cols) {

@@ -2,6 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::bf16;
+use super::profile::{Clock, Op};
+
 use super::bias_gelu::{Gelu, gelu_erf, gelu_tanh};
 use super::vectorised::vectorised;
 
@@ -9,6 +12,7 @@ const CHUNK: usize = 1 << 14;
 
 /// `a += bias_a`, `b += bias_b` (kept for the backward), `out = gelu(a) * gelu(b)`; all `[rows, cols]`.
 pub fn gate(kind: Gelu, a: &mut [f32], bias_a: &[f32], b: &mut [f32], bias_b: &[f32], out: &mut [f32]) {
+    let _clock = Clock::start(Op::Activation);
     let cols = bias_a.len();
     let task = cols * CHUNK.div_ceil(cols);
     a.par_chunks_mut(task)
@@ -18,6 +22,9 @@ pub fn gate(kind: Gelu, a: &mut [f32], bias_a: &[f32], b: &mut [f32], bias_b: &[
             Gelu::Tanh => gate_tanh(a, bias_a, b, bias_b, out),
             Gelu::Erf => gate_rows(a, bias_a, b, bias_b, out, |x| gelu_erf(x).0),
         });
+    for stored in [a, b, out] {
+        bf16::store(stored);
+    }
 }
 
 vectorised! {
@@ -57,6 +64,7 @@ fn gate_rows(
 
 /// Turns the pre-activations `a`, `b` into their gradients, given that of the product.
 pub fn gate_backward(kind: Gelu, a: &mut [f32], b: &mut [f32], d_out: &[f32]) {
+    let _clock = Clock::start(Op::Activation);
     a.par_chunks_mut(CHUNK)
         .zip(b.par_chunks_mut(CHUNK))
         .zip(d_out.par_chunks(CHUNK))

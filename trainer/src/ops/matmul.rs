@@ -6,6 +6,9 @@
 
 use gemm::Parallelism;
 
+use super::bf16;
+use super::profile::{Clock, Op};
+
 /// A read-only matrix view: element `(r, c)` is `data[r * row_stride + c * col_stride]`.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
@@ -35,6 +38,13 @@ impl<'a> Mat<'a> {
             row_stride,
             col_stride: 1,
         }
+    }
+
+    /// The numbers between the first and the last element of the view.
+    fn span(&self) -> &'a [f32] {
+        let last = |count: usize, stride: usize| count.saturating_sub(1) * stride;
+        let end = last(self.rows, self.row_stride) + last(self.cols, self.col_stride) + 1;
+        &self.data[..end.min(self.data.len())]
     }
 
     /// The transposed view: no data moves.
@@ -67,11 +77,28 @@ fn check_bounds(len: usize, rows: usize, cols: usize, row_stride: usize) {
 /// # Panics
 /// When the shapes do not fit: a mistake of the caller, never of a user.
 pub fn matmul(out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>) {
+    let _clock = Clock::start(Op::MatMul);
     assert_eq!(a.cols, b.rows, "inner dimensions of a product");
     check_bounds(out.len(), a.rows, b.cols, out_stride);
     if a.rows == 0 || b.cols == 0 {
         return;
     }
+    if bf16::is_on() {
+        let (a_data, b_data) = (bf16::rounded(a.span()), bf16::rounded(b.span()));
+        let rounded = (Mat { data: &a_data, ..a }, Mat { data: &b_data, ..b });
+        product(out, out_stride, beta, rounded.0, rounded.1);
+        // What is added to stays f32: gradients, and the residual stream.
+        if beta == 0.0 {
+            let rows = out.chunks_mut(out_stride).take(a.rows);
+            rows.for_each(|row| bf16::store(&mut row[..b.cols]));
+        }
+    } else {
+        product(out, out_stride, beta, a, b);
+    }
+}
+
+/// [`matmul`] in f32; `out` has been checked, `a` and `b` hold what their shapes say.
+fn product(out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     // SAFETY: all three views were checked against their slices; `out` is exclusively borrowed.
     unsafe {

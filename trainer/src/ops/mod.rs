@@ -3,12 +3,13 @@
 //! Convention: gradients of parameters are added (`+=`), gradients of activations are written (`=`) unless the name
 //! says otherwise. Every pass over an activation is parallel (rayon) and vectorised (`vectorised`).
 
+pub mod bf16;
 pub mod bias_gelu;
-mod columns;
 pub mod gate;
 pub mod long_conv;
 pub mod matmul;
 pub mod norm_modulate;
+pub mod profile;
 pub mod reference;
 pub mod ssm_kernel;
 pub(crate) mod vectorised;

@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::profile::{Clock, Op};
+
 use super::vectorised::vectorised;
 
 /// Lanes of the partial sums, so that a row's sum vectorises and has one fixed order.
@@ -37,6 +39,7 @@ pub fn norm_modulate(
     h: &mut [f32],
     stats: &mut [RowStats],
 ) {
+    let _clock = Clock::start(Op::Norm);
     let rows = stats.len();
     let dim = x.len() / rows;
     let per_image = rows / batch;
@@ -94,6 +97,7 @@ pub fn norm_modulate_backward(
     dx: &mut [f32],
     d_modulation: &mut [f32],
 ) {
+    let _clock = Clock::start(Op::Norm);
     const ROWS_PER_TASK: usize = 32;
     let dim = x.len() / stats.len();
     let per_image = stats.len() / batch;

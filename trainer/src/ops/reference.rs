@@ -1,6 +1,6 @@
 //! Naive f64 twins of the fused operations: slow, short, and what the tests believe.
 
-use realfft::num_complex::Complex64;
+use num_complex::Complex64;
 
 use super::bias_gelu::Gelu;
 use super::ssm_kernel::Discretization;

@@ -8,6 +8,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::ops::profile::{Clock, Op};
+
 use crate::ops::vectorised::vectorised;
 
 /// Elements handled by one task.
@@ -78,6 +80,7 @@ impl AdamW {
 
     /// Step number `step` (from 1): updates `params` with `grads`, then `ema` with `params`.
     pub fn step(&mut self, step: u64, rates: Rates, params: &mut [f32], grads: &[f32], ema: &mut [f32]) {
+        let _clock = Clock::start(Op::Optimizer);
         let factors = Factors::new(
             &self.config,
             step,
@@ -168,6 +171,7 @@ vectorised! {
 
 /// The Euclidean norm of all gradients, summed in f64 in a fixed order.
 pub fn grad_norm(grads: &[f32]) -> f64 {
+    let _clock = Clock::start(Op::Optimizer);
     let parts: Vec<f64> = grads
         .par_chunks(CHUNK)
         .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum())

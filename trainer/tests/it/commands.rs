@@ -110,6 +110,38 @@ fn info_prints_the_published_numbers() {
 }
 
 #[test]
+fn info_sets_all_configurations_side_by_side() {
+    let (code, out, err) = trainer(&["info", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let info: Value = serde_json::from_str(&out).unwrap();
+    let models = info["models"].as_array().unwrap();
+    assert_eq!(models.len(), trainer::config::PRESETS.len());
+    let large = models.iter().find(|m| m["name"] == "imagenet512-xl").unwrap();
+    assert!((large["gflops_per_image"].as_f64().unwrap() - 1182.4).abs() < 0.05);
+    let (all, block) = (
+        &large["memory_recompute"]["none"],
+        &large["memory_recompute"]["block"],
+    );
+    assert!(all["activations"].as_u64() > block["activations"].as_u64());
+    assert_eq!(info["dit"]["parameters"], 674_834_720);
+    for name in ["lsun-bedroom", "pixel128", "(DiT-XL/2 512)", "674,834,720"] {
+        assert!(err.contains(name), "{err}");
+    }
+}
+
+#[test]
+fn figure_3_is_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("figure.png");
+    let file = path.display().to_string();
+    let (code, out, err) = trainer(&["info", "--figure3", &file, "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let figure: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(figure["series"].as_array().unwrap().len(), 5);
+    assert!(std::fs::metadata(path).unwrap().len() < 200_000);
+}
+
+#[test]
 fn bench_measures_a_step() {
     let sets = [
         "model.hidden_size=16",

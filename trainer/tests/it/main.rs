@@ -2,9 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails as the test does")]
 
 mod commands;
+mod exported;
+mod latents;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod presets;
 mod resume;
+mod tensorboard;
+mod unkillable;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,0 +1,93 @@
+//! Times of the operations of a training step, CPU seconds of one thread:
+//! `cargo bench --workspace --bench ops -- [D L B]`.
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "a benchmark prints, and stops where it cannot measure"
+)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use trainer::ops::long_conv::LongConv;
+use trainer::ops::ssm_kernel::{Discretization, SsmParams, kernels, kernels_backward};
+
+/// The processor time of this thread so far, in seconds; wall-clock time where the system does not tell.
+fn processor_seconds() -> f64 {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    match schedstat
+        .split(' ')
+        .next()
+        .and_then(|time| time.parse::<f64>().ok())
+    {
+        Some(nanoseconds) => 1e-9 * nanoseconds,
+        None => START.elapsed().as_secs_f64(),
+    }
+}
+
+/// The mean over a second of processor time: other work on the machine does not count.
+fn time(name: &str, mut work: impl FnMut()) {
+    work();
+    let begin = processor_seconds();
+    let (mut runs, mut spent) = (0, 0.0);
+    while spent < 1.0 {
+        work();
+        runs += 1;
+        spent = processor_seconds() - begin;
+    }
+    println!("{name:<24} {:>9.3} ms", 1e3 * spent / f64::from(runs));
+}
+
+fn main() {
+    let numbers: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let [dim, length, batch] = numbers[..].try_into().unwrap_or([384, 1024, 4]);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .expect("a thread");
+    println!("D {dim}, L {length}, batch {batch}, one thread");
+    pool.install(|| ops(dim, length, batch));
+}
+
+fn ops(dim: usize, length: usize, batch: usize) {
+    let wave = |len: usize| -> Vec<f32> { (0..len).map(|i| (0.37 * i as f32).sin()).collect() };
+    let states = 32;
+    let log_dt: Vec<f32> = (0..2 * dim)
+        .map(|i| -6.0 + 4.0 * i as f32 / (2 * dim) as f32)
+        .collect();
+    let log_a_real = vec![0.5f32.ln(); 2 * dim * states];
+    let a_imag: Vec<f32> = (0..2 * dim * states)
+        .map(|i| std::f32::consts::PI * (i % states) as f32)
+        .collect();
+    let c = wave(2 * dim * states);
+    let p = SsmParams {
+        log_dt: &log_dt,
+        log_a_real: &log_a_real,
+        a_imag: &a_imag,
+        b_re: &vec![1.0; c.len()],
+        b_im: &vec![0.0; c.len()],
+        c_re: &c,
+        c_im: &c,
+    };
+    let k = kernels(&p, Discretization::Zoh, length);
+    time("kernels", || {
+        drop(black_box(kernels(&p, Discretization::Zoh, length)));
+    });
+    let dk = wave(k.len());
+    time("kernels backward", || {
+        drop(black_box(kernels_backward(&p, Discretization::Zoh, length, &dk)));
+    });
+    let conv = LongConv::new(length);
+    let (u, skip) = (wave(batch * length * dim), wave(2 * dim));
+    let mut y = vec![0.0; batch * length * 2 * dim];
+    let spectra = conv.forward(&u, &k, &skip, false, &mut y);
+    time("convolution", || {
+        drop(black_box(conv.forward(&u, &k, &skip, false, &mut y)));
+    });
+    let dy = wave(y.len());
+    let (mut du, mut d_skip) = (vec![0.0; u.len()], vec![0.0; skip.len()]);
+    time("convolution backward", || {
+        black_box(conv.backward(&u, &spectra, &skip, false, &dy, &mut du, &mut d_skip));
+    });
+}
