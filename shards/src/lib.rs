@@ -14,7 +14,7 @@
 #![warn(missing_docs)]
 
 pub mod dataset;
-mod disk;
+pub mod disk;
 pub mod error;
 pub mod export;
 mod frame;

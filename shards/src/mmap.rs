@@ -51,9 +51,7 @@ impl Bytes {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = stretch;
     }
-}
 
-impl Bytes {
     /// Asks the system to read a stretch of the file in one go, soon and in the background.
     pub(crate) fn read_ahead(&self, stretch: std::ops::Range<usize>) {
         #[cfg(unix)]

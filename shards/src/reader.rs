@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    ops::Range,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -195,6 +196,17 @@ impl ShardReader {
         rows as usize * self.header.row_layout().row_bytes()
     }
 
+    /// The frame that row `row` is in.
+    fn frame_of(&self, row: usize) -> usize {
+        1 + row / self.header.frame_rows as usize
+    }
+
+    /// Where a frame lies in the file.
+    fn stretch(&self, frame: usize) -> Range<usize> {
+        let start = self.offsets[frame] as usize;
+        start..start + self.entries[frame].compressed as usize
+    }
+
     /// Decodes a frame of known size and compares its checksum.
     fn decode(&self, frame: usize, size: usize, decoder: &mut Decoder, content: &mut Vec<u8>) -> Result<()> {
         let entry = self.entries[frame];
@@ -205,11 +217,10 @@ impl ShardReader {
             );
             return Err(self.format_error(frame, what));
         }
-        let start = self.offsets[frame] as usize;
         // What the frame before has left is overwritten, or an error.
         content.resize(size, 0);
         let found = decoder
-            .decode(&self.bytes[start..start + entry.compressed as usize], content)
+            .decode(&self.bytes[self.stretch(frame)], content)
             .map_err(|what| self.format_error(frame, what))?;
         if found != entry.checksum {
             return Err(Error::Checksum {
@@ -243,7 +254,7 @@ impl ShardReader {
             });
         }
         let frame_rows = self.header.frame_rows as usize;
-        let frame = 1 + row / frame_rows;
+        let frame = self.frame_of(row);
         SCRATCH.with_borrow_mut(|scratch| {
             if scratch.frame != Some((self.number, frame)) {
                 scratch.frame = None;
@@ -264,32 +275,29 @@ impl ShardReader {
 
     /// Tells the processor that row `row` comes next.
     pub(crate) fn prefetch(&self, row: usize) {
-        let frame = 1 + row / self.header.frame_rows as usize;
-        if let (Some(&start), Some(entry)) = (self.offsets.get(frame), self.entries.get(frame)) {
-            let start = start as usize;
-            self.bytes.prefetch(start..start + entry.compressed as usize);
+        let frame = self.frame_of(row);
+        if frame < self.frames() {
+            self.bytes.prefetch(self.stretch(frame));
         }
     }
 
     /// Asks the system to read a stretch of rows in one go, soon and in the background.
-    pub(crate) fn read_ahead(&self, rows: std::ops::Range<usize>) {
-        let frame = |row: usize| 1 + row / self.header.frame_rows as usize;
-        let last = frame(rows.end.saturating_sub(1));
-        if let (Some(&start), Some(&end), Some(entry)) = (
-            self.offsets.get(frame(rows.start)),
-            self.offsets.get(last),
-            self.entries.get(last),
-        ) {
+    pub(crate) fn read_ahead(&self, rows: Range<usize>) {
+        let (first, last) = (
+            self.frame_of(rows.start),
+            self.frame_of(rows.end.saturating_sub(1)),
+        );
+        if first.max(last) < self.frames() {
             self.bytes
-                .read_ahead(start as usize..end as usize + entry.compressed as usize);
+                .read_ahead(self.stretch(first).start..self.stretch(last).end);
         }
     }
 
     /// The frame of row `row`, as it lies in the file, where each row has its own; its content has been checked.
     pub(crate) fn checked_row_frame(&self, row: usize) -> Result<(&[u8], Entry)> {
         self.with_row(row, |_| ())?;
-        let (start, entry) = (self.offsets[row + 1] as usize, self.entries[row + 1]);
-        Ok((&self.bytes[start..start + entry.compressed as usize], entry))
+        let frame = self.frame_of(row);
+        Ok((&self.bytes[self.stretch(frame)], self.entries[frame]))
     }
 
     /// Reads view `view` of sample `sample` into `mean` and `logvar`, each `[C, H, W]`.
@@ -358,8 +366,7 @@ impl ShardReader {
             )
         })?;
         let entry = self.entries[frame];
-        let start = self.offsets[frame] as usize;
-        match frame::own_checksum(&self.bytes[start..start + entry.compressed as usize]) {
+        match frame::own_checksum(&self.bytes[self.stretch(frame)]) {
             Some(found) if found != entry.checksum => Err(Error::Checksum {
                 path: self.path.clone(),
                 frame,

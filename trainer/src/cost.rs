@@ -13,6 +13,9 @@ const LATENT_CHANNELS: f64 = 4.0;
 /// Rows of DiT's label table: ImageNet's classes and the null class.
 const LABEL_ROWS: u64 = 1001;
 
+/// Multiply-adds of a training step over those of its forward pass: the backward takes two more.
+pub const TRAINING_PASSES: f64 = 3.0;
+
 /// A diffusion transformer (Peebles and Xie 2023).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dit {

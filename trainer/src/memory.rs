@@ -5,14 +5,11 @@ use serde::Serialize;
 
 use crate::config::{Config, Precision, Recompute};
 use crate::model::{ModelConfig, Modulation, ParamLayout};
+use crate::ops::long_conv::{spectra_bytes, task_bytes};
 
 const F32: u64 = size_of::<f32>() as u64;
-/// One complex number of a spectrum.
-const COMPLEX: u64 = 2 * F32;
 /// What the allocator adds to large buffers that come and go: a sixteenth.
 const ALLOCATOR_SHARE: u64 = 16;
-/// Channels that the convolution transforms together.
-const CHANNELS: u64 = 16;
 /// Batches of latents that the loader holds: those ahead, one in work, one in use.
 const BATCHES_HELD: u64 = 4;
 /// Flat buffers of a checkpoint that is written while training goes on.
@@ -206,12 +203,7 @@ fn block_saved(model: &ModelConfig, batch: u64) -> u64 {
     };
     // input, h, pre0, act0; pre_up and u; y; pre_down, down, pre1, pre2, product.
     let per_row = 4 * d + 2 * m * d + m * ssm + 10 * d + branch;
-    rows * per_row * F32 + 2 * d.next_multiple_of(CHANNELS) * bins(model) * COMPLEX
-}
-
-/// Elements of a spectrum: see `ops::long_conv`.
-fn bins(model: &ModelConfig) -> u64 {
-    model.length().next_power_of_two().max(4) as u64
+    rows * per_row * F32 + spectra_bytes(model.hidden_size, model.length()) as u64
 }
 
 /// The convolution kernels of a block.
@@ -223,7 +215,7 @@ fn kernels(model: &ModelConfig) -> u64 {
 fn block_workspace(model: &ModelConfig, batch: u64) -> u64 {
     let (d, m) = (model.hidden_size as u64, model.downscale as u64);
     let (rows, ssm) = (batch * model.tokens() as u64, model.ssm_width() as u64);
-    let scratch = rayon::current_num_threads() as u64 * 5 * CHANNELS * bins(model) * COMPLEX;
+    let scratch = (rayon::current_num_threads() * task_bytes(model.length())) as u64;
     rows * (d + m * ssm + m * d) * F32 + 2 * kernels(model) + scratch
 }
 

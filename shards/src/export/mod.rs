@@ -13,8 +13,8 @@ use serde_json::json;
 
 use crate::{
     dataset::Dataset,
+    disk,
     error::{Error, Result},
-    layout::PARTIAL_SUFFIX,
 };
 
 /// Samples of a dataset, sorted by source key.
@@ -121,10 +121,8 @@ impl<'a> Export<'a> {
     /// # Errors
     /// Those of the file system and of [`Dataset::read`].
     pub fn write_safetensors(&self, path: &Path) -> Result<()> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(PARTIAL_SUFFIX);
-        let partial = Path::new(&partial);
-        let mut file = BufWriter::with_capacity(1 << 20, fs_err::File::create(partial)?);
+        let partial = disk::partial(path);
+        let mut file = BufWriter::with_capacity(1 << 20, fs_err::File::create(&partial)?);
         self.write_to(&mut file)?;
         file.flush()?;
         file.get_ref().sync_all()?;

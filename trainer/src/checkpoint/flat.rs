@@ -1,5 +1,6 @@
 //! Flat buffers as safetensors files: the tensors of a layout, one after the other, under their names.
 
+use std::borrow::Cow;
 use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
@@ -7,9 +8,10 @@ use fs_err::File;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::json;
-use xxhash_rust::xxh64::Xxh64;
+use shards::disk;
+use xxhash_rust::xxh64::{Xxh64, xxh64};
 
-use super::{Error, FileRecord, disk};
+use super::{Error, FileRecord};
 use crate::model::ParamLayout;
 
 const BUFFER: usize = 1 << 20;
@@ -47,11 +49,16 @@ pub(crate) fn header_bytes(
 
 /// XXH64 of values as they lie in a file, hexadecimal.
 pub(crate) fn hash(values: &[f32]) -> String {
-    let mut hash = Xxh64::new(0);
-    for value in values {
-        hash.update(&value.to_le_bytes());
+    format!("{:016x}", xxh64(&le_bytes(values), 0))
+}
+
+/// Values as they lie in a file; copied only where the machine has another order of bytes.
+pub(crate) fn le_bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        Cow::Borrowed(bytemuck::cast_slice(values))
+    } else {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
-    format!("{:016x}", hash.digest())
 }
 
 /// Writes `parts`: for each its name prefix and its flat values. Synchronised; answers length and hash.
@@ -68,13 +75,7 @@ pub(super) fn write(
     out.write_all(&header)?;
     for (_, values) in parts {
         for chunk in values.chunks(BUFFER) {
-            if cfg!(target_endian = "little") {
-                out.write_all(bytemuck::cast_slice(chunk))?;
-            } else {
-                for value in chunk {
-                    out.write_all(&value.to_le_bytes())?;
-                }
-            }
+            out.write_all(&le_bytes(chunk))?;
         }
     }
     let (inner, record) = out.finish();

@@ -3,18 +3,18 @@
 //! A checkpoint is written aside, synchronised and renamed, so that a folder with the final name is complete. The
 //! state holds length and hash of every file, and its own: a damaged checkpoint is told from a sound one when it is read.
 
-pub(crate) mod disk;
 pub(crate) mod flat;
 mod state;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shards::disk;
+use shards::layout::PARTIAL_SUFFIX;
 
 use crate::config::RunConfig;
 use crate::model::ParamLayout;
 
-use disk::PARTIAL;
 pub use state::{DatasetRecord, FileRecord, InitRecord, MetricSums, State};
 
 const MODEL: &str = "model.safetensors";
@@ -294,7 +294,7 @@ pub fn prune(run: &Path, run_config: &RunConfig) -> Result<(), Error> {
     }
     for entry in fs_err::read_dir(run.join("checkpoints"))? {
         let path = entry?.path();
-        if path.to_string_lossy().ends_with(PARTIAL) {
+        if path.to_string_lossy().ends_with(PARTIAL_SUFFIX) {
             disk::remove_dir_all(&path)?;
         }
     }

@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use shards::disk;
 use shards::loader::Position;
 use shards::manifest::{Manifest, VaeRecord};
 use xxhash_rust::xxh64::xxh64;
 
-use super::{Error, disk};
+use super::Error;
 use crate::config::Config;
 
 /// Version of the checkpoint's layout. From 2 on, the state has a hash of itself.

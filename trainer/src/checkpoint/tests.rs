@@ -4,6 +4,11 @@ use super::*;
 use crate::config::{Config, RunConfig};
 use crate::model::{DiffuSsm, ModelConfig};
 
+/// The disk is full at step `step` of the next save.
+fn fill_at(step: u64) {
+    disk::faults::fill_at(step, std::io::ErrorKind::StorageFull);
+}
+
 fn state(step: u64) -> State {
     let model = ModelConfig {
         hidden_size: 8,
@@ -151,7 +156,7 @@ fn a_kill_or_a_full_disk_at_any_step_of_writing_leaves_a_sound_checkpoint() {
     let steps = disk::faults::end();
     assert!(steps > 20, "{steps}");
     for step in 0..steps {
-        for plan in [disk::faults::kill_at, disk::faults::fill_at] {
+        for plan in [disk::faults::kill_at, fill_at] {
             let run = before();
             plan(step);
             let done = save_and_prune(run.path(), 2, &keep);
@@ -170,7 +175,7 @@ fn a_kill_or_a_full_disk_at_any_step_of_writing_leaves_a_sound_checkpoint() {
         }
     }
     let run = before();
-    disk::faults::fill_at(3);
+    fill_at(3);
     let error = save_and_prune(run.path(), 3, &keep).unwrap_err().to_string();
     disk::faults::end();
     for part in [

@@ -9,6 +9,7 @@ use preprocess::console::{JsonTarget, Printer, exit};
 
 use super::ranks::{threads_of, with_ranks};
 use super::{ConfigArgs, MemoryArgs, with_threads};
+use crate::cost::TRAINING_PASSES;
 use crate::distributed::HostReducer;
 use crate::fit::{check_batch, slice_of, step_times};
 use crate::memory::{self, MemoryPlan, peak_resident_bytes};
@@ -59,7 +60,6 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
     }
     let total = times.iter().sum::<f64>();
     let ops = profile::take().map(|time| 1e3 * time.as_secs_f64());
-    let share = |time: f64| time / total;
     let rest = total - ops.iter().sum::<f64>();
     let table: Vec<(&str, f64)> = Op::ALL
         .iter()
@@ -69,8 +69,8 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
         .collect();
     let (best, median) = (times[0], times[times.len() / 2]);
     let images = config.optim.global_batch_size as f64;
-    // Forward and backward are three forward passes; two floating-point operations a multiply-add.
-    let gflops = 6.0 * images * config.model.gflops_per_image();
+    // Two floating-point operations a multiply-add.
+    let gflops = 2.0 * TRAINING_PASSES * images * config.model.gflops_per_image();
     let planned = MemoryPlan::training(&slice_of(config, ranks)).total();
     let peak = peak_resident_bytes();
     printer.say(format_args!(
@@ -86,7 +86,7 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
             printer.say(format_args!(
                 "  {name:<24} {:>9.2} ms {:>6.1} %",
                 time / args.steps as f64,
-                100.0 * share(*time)
+                100.0 * time / total
             ));
         }
     }

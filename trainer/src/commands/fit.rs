@@ -16,6 +16,7 @@ use super::signals::Signals;
 use super::{ConfigArgs, MemoryArgs, newest_dataset, with_threads};
 use crate::checkpoint;
 use crate::config::{Config, Origin, Precision, Resolved};
+use crate::cost::TRAINING_PASSES;
 use crate::distributed::{HostReducer, share};
 use crate::export;
 use crate::fit::{self, Event, Outcome, Plan};
@@ -23,8 +24,6 @@ use crate::memory::MemoryPlan;
 
 /// Time for which matrix products are measured, to have something to compare the training with.
 const PEAK_BUDGET: Duration = Duration::from_millis(100);
-/// Multiply-adds of a training step over those of a forward pass.
-const PASSES: f64 = 3.0;
 
 /// Trains a model; run again after an interruption, it goes on.
 #[derive(Debug, clap::Args)]
@@ -331,7 +330,7 @@ impl<'a> Report<'a> {
         let config: &Config = &resolved.config;
         let images = config.optim.global_batch_size as f64;
         // Two floating-point operations a multiply-add.
-        self.gflops = 2.0 * PASSES * images * config.model.gflops_per_image();
+        self.gflops = 2.0 * TRAINING_PASSES * images * config.model.gflops_per_image();
         self.images_per_step = images;
         if !self.printer.is_quiet() {
             self.peak_gflops = fit::matmul_gflops(PEAK_BUDGET);

@@ -1,6 +1,5 @@
 //! `trainer plot`: curves of one or several runs in one picture.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -8,7 +7,7 @@ use preprocess::console::plot::{Series, line_plot_png};
 use preprocess::console::{JsonTarget, Printer, exit};
 use serde_json::{Map, Value};
 
-use crate::fit::{METRICS, PLOTTED_POINTS, smoothed};
+use crate::fit::{METRICS, PLOTTED_POINTS, json_lines, smoothed};
 
 /// Draws the loss, or another key of metrics.jsonl, of one or several runs.
 #[derive(Debug, clap::Args)]
@@ -108,21 +107,15 @@ fn points(run: &Path, key: &str, from: u64) -> Result<Vec<(f64, f64)>> {
             run.display()
         );
     }
-    let mut points = Vec::new();
-    let mut known = Map::new();
-    for line in BufReader::new(fs_err::File::open(&path)?).lines() {
-        // A kill leaves half a line at the end.
-        let Ok(Value::Object(line)) = serde_json::from_str(&line?) else {
-            continue;
-        };
-        let number = |key: &str| line.get(key).and_then(Value::as_f64);
-        if let (Some(step), Some(value)) = (number("step"), number(key)) {
-            points.push((step, value));
-        }
-        known = line;
-    }
+    let lines: Vec<Map<String, Value>> = json_lines(&path)?;
+    let number = |line: &Map<String, Value>, key: &str| line.get(key).and_then(Value::as_f64);
+    let mut points: Vec<(f64, f64)> = lines
+        .iter()
+        .filter_map(|line| Some((number(line, "step")?, number(line, key)?)))
+        .collect();
     if points.is_empty() {
-        let numbers = known.iter().filter(|(_, value)| value.is_number());
+        let known = lines.last().into_iter().flatten();
+        let numbers = known.filter(|(_, value)| value.is_number());
         let keys: Vec<&str> = numbers.map(|(key, _)| key.as_str()).collect();
         bail!(
             "--key {key}: no line of {} has it; it has {}",

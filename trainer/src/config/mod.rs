@@ -3,17 +3,17 @@
 //! Defaults, a file or a built-in configuration, `--set section.key=value`, and at last what the dataset says of its
 //! shape, each over the one before; every key remembers where its value came from.
 
+mod data;
 mod error;
 mod preset;
 mod resolve;
-
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Keep, ModelConfig};
 use crate::optim::AdamWConfig;
 
+pub use data::{Cache, DataConfig, Order};
 pub use error::Error;
 pub use preset::{PRESETS, preset};
 pub use resolve::{Origin, Resolved, entries};
@@ -46,82 +46,6 @@ impl Default for DiffusionConfig {
     fn default() -> Self {
         Self {
             num_timesteps: crate::diffusion::NUM_TIMESTEPS,
-        }
-    }
-}
-
-/// The order in which an epoch visits the samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// A uniform permutation of all samples.
-    #[default]
-    Shuffle,
-    /// Blocks of neighbouring samples in random order, shuffled within windows of blocks: long reads, for spinning disks
-    /// and network file systems. See [`shards::shuffle::Order::Window`].
-    Window,
-}
-
-/// What of the dataset is kept in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cache {
-    /// Nothing but what the system keeps of the files.
-    #[default]
-    None,
-    /// All of it, decoded: for datasets that fit.
-    Ram,
-}
-
-impl From<Cache> for shards::loader::Cache {
-    fn from(cache: Cache) -> Self {
-        match cache {
-            Cache::None => Self::None,
-            Cache::Ram => Self::Ram,
-        }
-    }
-}
-
-/// The `[data]` section.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DataConfig {
-    /// The dataset's folder; empty: the newest one below `data/`.
-    pub path: PathBuf,
-    /// The order of an epoch.
-    pub order: Order,
-    /// Neighbouring samples that are read together, with `order = "window"`.
-    pub block_samples: usize,
-    /// Blocks whose samples are shuffled together, with `order = "window"`.
-    pub window_blocks: usize,
-    /// Threads that decode shards.
-    pub workers: usize,
-    /// What is kept in memory.
-    pub cache: Cache,
-}
-
-impl Default for DataConfig {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::new(),
-            order: Order::Shuffle,
-            block_samples: 512,
-            window_blocks: 128,
-            workers: 1,
-            cache: Cache::None,
-        }
-    }
-}
-
-impl DataConfig {
-    /// The order as the loader takes it.
-    pub fn loader_order(&self) -> shards::shuffle::Order {
-        match self.order {
-            Order::Shuffle => shards::shuffle::Order::Shuffle,
-            Order::Window => shards::shuffle::Order::Window {
-                block_samples: self.block_samples,
-                window_blocks: self.window_blocks,
-            },
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use preprocess::console::Printer;
-use shards::loader::{Batch, Position};
+use shards::loader::Batch;
 
 use super::threads::Threads;
 use super::{Error, Group, HostReducer, Single, agree, share, share_bytes};
 use crate::checkpoint;
 use crate::config::{Config, Resolved};
+use crate::fit::fixtures;
 use crate::fit::{Error as FitError, Event, Learner, Metrics, Outcome, Plan, StepReport, fit_among};
-use crate::model::ModelConfig;
 
 /// Runs `work` in `ranks` threads, each with one rayon thread of its own.
 fn among<R: Send>(ranks: usize, work: impl Fn(&mut Threads) -> R + Sync) -> Vec<R> {
@@ -31,35 +31,14 @@ fn among<R: Send>(ranks: usize, work: impl Fn(&mut Threads) -> R + Sync) -> Vec<
 
 /// A model whose blocks are buckets of their own.
 fn config(batch: usize) -> Config {
-    let mut config = Config {
-        model: ModelConfig {
-            hidden_size: 256,
-            depth: 3,
-            state_size: 4,
-            input_size: 4,
-            num_classes: 3,
-            freq_dim: 16,
-            ..ModelConfig::default()
-        },
-        ..Config::default()
-    };
+    let mut config = fixtures::config(256, 3, batch);
     config.optim.lr = 1e-3;
-    config.optim.global_batch_size = batch;
     config
 }
 
 /// The slice of rank `rank` of a made-up global batch.
 fn slice(batch: usize, rank: usize, ranks: usize) -> Batch {
-    let images = batch * rank / ranks..batch * (rank + 1) / ranks;
-    Batch {
-        latents: (64 * images.start..64 * images.end)
-            .map(|i| (0.37 * i as f32).sin())
-            .collect(),
-        labels: images.clone().map(|i| (i % 3) as i64).collect(),
-        ids: images.map(|i| 10 + i as u64).collect(),
-        epoch: 0,
-        next: Position::default(),
-    }
+    fixtures::batch(batch * rank / ranks..batch * (rank + 1) / ranks)
 }
 
 fn steps(config: &Config, reducer: &mut HostReducer) -> (Vec<StepReport>, Vec<f32>) {

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use half::bf16;
 use serde_json::json;
+use shards::disk;
 use xxhash_rust::xxh64::Xxh64;
 
 use super::{CONFIG, Error, ExportConfig, HASH_KEY, WEIGHTS, WeightDtype};
-use crate::checkpoint::{disk, flat};
+use crate::checkpoint::flat;
 use crate::model::ParamLayout;
 
 const BUFFER: usize = 1 << 20;
@@ -33,10 +34,7 @@ pub fn write(dir: &Path, config: &ExportConfig, values: &[f32]) -> Result<(), Er
             fs_err::remove_dir(dir)?;
         }
         disk::rename(&aside, dir)?;
-        match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => Ok(disk::sync_dir(parent)?),
-            _ => Ok(()),
-        }
+        Ok(disk::sync_parent(dir)?)
     });
     if done.is_err() {
         let _ = disk::remove_dir_all(&aside);
@@ -93,20 +91,11 @@ fn convert(
     dtype: WeightDtype,
     mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
-    let mut bytes = Vec::with_capacity(CONVERTED_AT_ONCE * 4);
-    for values in values.chunks(CONVERTED_AT_ONCE) {
-        bytes.clear();
-        match dtype {
-            WeightDtype::F32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
-            WeightDtype::Bf16 => {
-                bytes.extend(
-                    values
-                        .iter()
-                        .flat_map(|value| bf16::from_f32(*value).to_le_bytes()),
-                );
-            }
-        }
-        take(&bytes)?;
-    }
-    Ok(())
+    let half = |value: &f32| bf16::from_f32(*value).to_le_bytes();
+    values
+        .chunks(CONVERTED_AT_ONCE)
+        .try_for_each(|values| match dtype {
+            WeightDtype::F32 => take(&flat::le_bytes(values)),
+            WeightDtype::Bf16 => take(&values.iter().flat_map(half).collect::<Vec<u8>>()),
+        })
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use preprocess::console::grid::{grid, write_png};
 use preprocess::console::plot::{Series, line_plot_png};
 use preprocess::image::RgbImage;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use shards::disk;
 use shards::lock::FolderLock;
 
 use super::Error;
 use super::tensorboard::EventFile;
-use crate::checkpoint::disk;
 
 /// Stretches of a plotted line.
 pub const PLOTTED_POINTS: usize = 400;
@@ -76,7 +77,10 @@ impl RunFolder {
     /// # Errors
     /// Those of the file system.
     pub fn write_config(&self, text: &str) -> Result<(), Error> {
-        Ok(disk::replace(&self.dir.join("config.toml"), text.as_bytes())?)
+        Ok(disk::replace_unsynced(
+            &self.dir.join("config.toml"),
+            text.as_bytes(),
+        )?)
     }
 
     fn metrics_file(&self) -> PathBuf {
@@ -100,7 +104,7 @@ impl RunFolder {
         for line in self.metrics()?.iter().filter(|line| line.step <= step) {
             text.push_str(&to_line(line)?);
         }
-        disk::replace(&self.metrics_file(), text.as_bytes())?;
+        disk::replace_unsynced(&self.metrics_file(), text.as_bytes())?;
         self.events = Some(EventFile::create(&self.dir.join("tensorboard"), step + 1)?);
         Ok(())
     }
@@ -151,10 +155,17 @@ fn read_metrics(dir: &Path) -> Result<Vec<Metrics>, Error> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let lines = BufReader::new(fs_err::File::open(path)?).lines();
+    Ok(json_lines(&path)?)
+}
+
+/// The lines of a file that are a `T` in JSON: a kill leaves half a line at the end.
+///
+/// # Errors
+/// Those of the file system.
+pub fn json_lines<T: DeserializeOwned>(path: &Path) -> std::io::Result<Vec<T>> {
     let mut all = Vec::new();
-    for line in lines {
-        all.extend(serde_json::from_str::<Metrics>(&line?));
+    for line in BufReader::new(fs_err::File::open(path)?).lines() {
+        all.extend(serde_json::from_str::<T>(&line?));
     }
     Ok(all)
 }

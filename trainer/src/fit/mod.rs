@@ -5,8 +5,11 @@
 //! moment and resuming gives the same bits as never having stopped.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod folder;
 mod learner;
+mod preview;
 mod resume;
 mod saver;
 mod start;
@@ -19,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use preprocess::vae::AutoencoderKl;
 use serde::{Deserialize, Serialize};
 use shards::dataset::Dataset;
 use shards::loader::{Loader, LoaderConfig};
@@ -27,17 +29,18 @@ use shards::loader::{Loader, LoaderConfig};
 use crate::checkpoint::{self, DatasetRecord, MetricSums, State};
 use crate::config::{Cache, Resolved};
 use crate::distributed::{self, HostReducer, Single};
-use crate::generate::{Generator, SamplePlan};
 use crate::memory;
-use crate::sampler::{Guidance, Sampler};
 
 pub use error::Error;
-pub use folder::{METRICS, Metrics, PLOTTED_POINTS, RunFolder, smoothed};
+pub use folder::{METRICS, Metrics, PLOTTED_POINTS, RunFolder, json_lines, smoothed};
 pub use learner::{Learner, StepReport};
-pub use saver::Saver;
+pub use preview::grid_columns;
 pub use tensorboard::EventFile;
 pub use timing::{matmul_gflops, step_times};
 pub use together::{check_batch, slice_of};
+
+use preview::Preview;
+use saver::Saver;
 
 /// Steps in a row without a finite loss after which a run is given up.
 const MAX_SKIPPED_IN_A_ROW: u64 = 5;
@@ -149,13 +152,8 @@ pub fn fit_among(
 
     let mut folder = together::open_folder(&plan.out, reducer)?;
     let (found, damaged) = match &folder {
-        Some(folder) => {
-            resume::newest_sound(folder.path(), listener)?.map_or_else(Default::default, |found| {
-                let (state, buffers, damaged) = found;
-                (Some((state, buffers)), damaged)
-            })
-        }
-        None => Default::default(),
+        Some(folder) => resume::newest_sound(folder.path(), listener)?,
+        None => (None, Vec::new()),
     };
     let (mut state, mut learner) = match together::share_checkpoint(found, reducer)? {
         Some((mut state, buffers)) => {
@@ -203,10 +201,7 @@ pub fn fit_among(
 
     let mut clock = Clock::new();
     let mut preview = Preview::default();
-    let mut saver = folder
-        .as_ref()
-        .map(|folder| Saver::new(folder.path(), state.step));
-    let mut saved = state.step;
+    let mut saver = Saver::new(folder.as_ref().map(RunFolder::path), state.step);
     while state.step < config.run.num_steps && !reducer.any(stop.load(Ordering::Relaxed)) {
         let waiting = Instant::now();
         let Some(batch) = loader.next() else { break };
@@ -223,9 +218,7 @@ pub fn fit_among(
             state.skipped_steps += 1;
             state.skipped_in_a_row += 1;
             if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW {
-                if let Some(saver) = &mut saver {
-                    saver.finish(listener)?;
-                }
+                saver.finish(listener)?;
                 return Err(Error::NotFinite {
                     count: state.skipped_in_a_row,
                     step,
@@ -233,7 +226,7 @@ pub fn fit_among(
                     grad_norm: report.grad_norm,
                     lr: report.lr,
                     ids: batch.ids.clone(),
-                    saved,
+                    saved: saver.saved(),
                 });
             }
             listener(Event::Note(&format!(
@@ -260,12 +253,9 @@ pub fn fit_among(
             listener(Event::Logged(&metrics));
             last = Some(metrics);
         }
-        if let Some(saver) = &mut saver {
-            saver.poll(listener)?;
-        }
+        saver.poll(listener)?;
         if config.run.is_checkpoint_due(step) {
-            save(saver.as_mut(), &state, &learner, reducer, listener)?;
-            saved = step;
+            save(&mut saver, &state, &learner, reducer, listener)?;
         }
         if config.run.sample_every > 0
             && (step.is_multiple_of(config.run.sample_every) || is_last)
@@ -280,14 +270,10 @@ pub fn fit_among(
             state.step
         )));
     }
-    if let Some(saver) = &mut saver {
-        saver.finish(listener)?;
-    }
+    saver.finish(listener)?;
     let is_first = folder.is_some() && checkpoint::list(&plan.out).is_empty();
-    if saved != state.step || reducer.any(is_first) {
-        save(saver.as_mut(), &state, &learner, reducer, listener)?;
-    }
-    if let Some(saver) = &mut saver {
+    if saver.saved() != state.step || reducer.any(is_first) {
+        save(&mut saver, &state, &learner, reducer, listener)?;
         saver.finish(listener)?;
     }
     Ok(Outcome {
@@ -300,7 +286,7 @@ pub fn fit_among(
 
 /// Begins to write a checkpoint, in the process that has the folder.
 fn save(
-    saver: Option<&mut Saver>,
+    saver: &mut Saver,
     state: &State,
     learner: &Learner,
     reducer: &mut HostReducer,
@@ -308,10 +294,7 @@ fn save(
 ) -> Result<(), Error> {
     // A checkpoint stands for all processes.
     distributed::agree(reducer, state.step, &[learner.buffers().params])?;
-    match saver {
-        Some(saver) => saver.save(state, learner, listener),
-        None => Ok(()),
-    }
+    saver.save(state, learner, listener)
 }
 
 fn add(sums: &mut MetricSums, report: &StepReport) {
@@ -356,69 +339,5 @@ impl Clock {
 
     fn rate(&self) -> f64 {
         self.images as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
-    }
-}
-
-/// Grids of samples of the averaged weights, always of the same noise and classes.
-#[derive(Default)]
-struct Preview {
-    vae: Option<AutoencoderKl>,
-    is_impossible: bool,
-}
-
-impl Preview {
-    fn write(
-        &mut self,
-        folder: &RunFolder,
-        state: &State,
-        learner: &Learner,
-        listener: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), Error> {
-        if self.is_impossible {
-            return Ok(());
-        }
-        let (config, ema) = (state.config.clone(), learner.ema().to_vec());
-        let generator = Generator::new(config, state.dataset.clone(), state.step, ema)?;
-        if self.vae.is_none() {
-            match generator.autoencoder() {
-                Ok(vae) => self.vae = Some(vae),
-                Err(error) => {
-                    // Training does not need the autoencoder: it may well not be at hand on this machine.
-                    self.is_impossible = true;
-                    listener(Event::Note(&format!("no grids of samples: {error}")));
-                    return Ok(());
-                }
-            }
-        }
-        let Some(vae) = &self.vae else { return Ok(()) };
-        let run_config = &state.config.run;
-        let plan = SamplePlan {
-            seed: run_config.global_seed,
-            sampler: Sampler::Ddim { eta: 0.0 },
-            steps: run_config.sample_steps.to_string(),
-            guidance: Guidance {
-                scale: run_config.sample_cfg,
-                ..Guidance::default()
-            },
-            ..SamplePlan::default()
-        };
-        let indices: Vec<u64> = (0..run_config.sample_count).collect();
-        let mut images = Vec::new();
-        for indices in indices.chunks(state.config.optim.micro_batch()) {
-            images.extend(generator.images(&plan, vae, indices)?);
-        }
-        let columns = grid_columns(images.len(), state.config.model.num_classes);
-        let path = folder.write_samples(state.step, &images, columns)?;
-        listener(Event::Sampled(&path));
-        Ok(())
-    }
-}
-
-/// Columns of a grid of `count` images: one a class where that gives whole rows, else a square.
-pub fn grid_columns(count: usize, classes: usize) -> usize {
-    if (2..=20).contains(&classes) && count.is_multiple_of(classes) {
-        classes
-    } else {
-        (count as f64).sqrt().ceil() as usize
     }
 }

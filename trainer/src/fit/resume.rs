@@ -24,17 +24,17 @@ const FREE: [&str; 14] = [
     "run.threads",
 ];
 
-/// What a run goes on with: state, buffers, and the newer checkpoints that cannot be read.
-type Found = (State, Buffers, Vec<PathBuf>);
+/// What a run goes on with, and the newer checkpoints that cannot be read.
+type Found = (Option<(State, Buffers)>, Vec<PathBuf>);
 
 /// The newest checkpoint of `run` that can be read; `None` when there is none at all.
-pub(super) fn newest_sound(run: &Path, listener: &mut dyn FnMut(Event<'_>)) -> Result<Option<Found>, Error> {
+pub(super) fn newest_sound(run: &Path, listener: &mut dyn FnMut(Event<'_>)) -> Result<Found, Error> {
     let all = checkpoint::list(run);
     let mut damaged = Vec::new();
     let mut last = None;
     for (_, folder) in all.iter().rev() {
         match checkpoint::load(folder) {
-            Ok((state, buffers)) => return Ok(Some((state, buffers, damaged))),
+            Ok(found) => return Ok((Some(found), damaged)),
             Err(error) => {
                 listener(Event::Note(&format!(
                     "{error}\nfalling back to the checkpoint before"
@@ -45,7 +45,7 @@ pub(super) fn newest_sound(run: &Path, listener: &mut dyn FnMut(Event<'_>)) -> R
         }
     }
     match last {
-        None => Ok(None),
+        None => Ok((None, damaged)),
         Some(last) => Err(Error::NoSoundCheckpoint {
             path: run.to_owned(),
             count: all.len(),

@@ -18,8 +18,9 @@ const COPIED_AT_ONCE: usize = 1 << 16;
 /// Where memory does not suffice for a copy, or `run.async_checkpoint` is off, training waits for the disk. Dropping the
 /// saver waits for the checkpoint that is being written.
 #[derive(Debug)]
-pub struct Saver {
-    run: PathBuf,
+pub(super) struct Saver {
+    /// `None`: another process writes the checkpoints.
+    run: Option<PathBuf>,
     /// Step of the newest complete checkpoint; at first that which the run starts from.
     saved: u64,
     in_flight: Option<JoinHandle<Done>>,
@@ -39,10 +40,10 @@ struct Done {
 }
 
 impl Saver {
-    /// For the run `run`, which starts from step `step`.
-    pub fn new(run: &Path, step: u64) -> Self {
+    /// For the run `run`, which starts from step `step`; without one it only counts, as another process writes.
+    pub(super) fn new(run: Option<&Path>, step: u64) -> Self {
         Self {
-            run: run.to_owned(),
+            run: run.map(Path::to_owned),
             saved: step,
             in_flight: None,
             waited: Duration::ZERO,
@@ -52,7 +53,7 @@ impl Saver {
     }
 
     /// The step of the newest checkpoint that is known to be complete.
-    pub fn saved(&self) -> u64 {
+    pub(super) fn saved(&self) -> u64 {
         self.saved
     }
 
@@ -60,24 +61,28 @@ impl Saver {
     ///
     /// # Errors
     /// Those of either checkpoint.
-    pub fn save(
+    pub(super) fn save(
         &mut self,
         state: &State,
         learner: &Learner,
         listener: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Error> {
         self.finish(listener)?;
+        let Some(run) = self.run.clone() else {
+            self.saved = state.step;
+            return Ok(());
+        };
         let start = Instant::now();
         let (layout, refs) = (learner.model().layout(), learner.buffers());
         if !state.config.run.async_checkpoint || !self.has_memory(refs, listener) {
-            let path = write(&self.run, state, layout, refs)?;
+            let path = write(&run, state, layout, refs)?;
             self.saved = state.step;
             listener(Event::Saved(&path, start.elapsed()));
             return Ok(());
         }
         let mut copy = self.copy.take().unwrap_or_default();
         copy_all(&mut copy, refs);
-        let (run, state, layout) = (self.run.clone(), state.clone(), layout.clone());
+        let (state, layout) = (state.clone(), layout.clone());
         let thread = std::thread::Builder::new().name("checkpoint".to_owned());
         self.in_flight = Some(thread.spawn(move || Done {
             written: write(&run, &state, &layout, copy.refs()),
@@ -92,7 +97,7 @@ impl Saver {
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn poll(&mut self, listener: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
+    pub(super) fn poll(&mut self, listener: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
         match &self.in_flight {
             Some(thread) if thread.is_finished() => self.finish(listener),
             _ => Ok(()),
@@ -103,7 +108,7 @@ impl Saver {
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn finish(&mut self, listener: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
+    pub(super) fn finish(&mut self, listener: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
         let Some(thread) = self.in_flight.take() else {
             return Ok(());
         };

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use shards::loader::{Batch, Position};
 use shards::rng::{Philox, Stream};
+use shards::shuffle::rank_slice;
 
 use super::Learner;
 use crate::config::Config;
@@ -14,24 +15,22 @@ use crate::ops::matmul::linear;
 use crate::ops::profile;
 
 /// Milliseconds of `steps` training steps, ascending, after one that does not count; each process of `reducer` takes its
-/// slice of the global batch.
+/// slice of the global batch. [`profile::take`] gives the time of the kinds of operations in these steps afterwards.
 ///
 /// # Errors
 /// When the architecture does not fit together.
-///
-/// [`profile::take`] gives the time of the kinds of operations in these steps afterwards.
 pub fn step_times(config: &Config, steps: u64, reducer: &mut HostReducer) -> Result<Vec<f64>, Error> {
-    let (model, global) = (&config.model, config.optim.global_batch_size);
-    let (rank, ranks) = (reducer.rank(), reducer.ranks());
-    let slice = global * rank / ranks..global * (rank + 1) / ranks;
+    let model = &config.model;
+    let all: Vec<u64> = (0..config.optim.global_batch_size as u64).collect();
+    let ids = rank_slice(&all, reducer.rank(), reducer.ranks());
     let mut learner = Learner::new(config)?;
     let mut batch = Batch {
-        latents: vec![0.0; slice.len() * model.in_channels * model.input_size * model.input_size].into(),
-        labels: slice
-            .clone()
-            .map(|i| (i % model.num_classes.max(1)) as i64)
+        latents: vec![0.0; ids.len() * model.in_channels * model.input_size * model.input_size].into(),
+        labels: ids
+            .iter()
+            .map(|id| (id % model.num_classes.max(1) as u64) as i64)
             .collect(),
-        ids: slice.map(|i| i as u64).collect(),
+        ids: ids.to_vec(),
         epoch: 0,
         next: Position::default(),
     };

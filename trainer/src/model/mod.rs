@@ -6,6 +6,7 @@
 mod block;
 mod config;
 mod embed;
+mod error;
 mod gradients;
 mod init;
 mod params;
@@ -16,6 +17,7 @@ mod tests;
 pub use block::{Block, BlockSaved};
 pub use config::{AInit, Bidirectional, ModelConfig, Modulation, PositionEmbedding};
 pub use embed::timestep_features;
+pub use error::Error;
 pub use gradients::Gradients;
 pub use init::{SsmInit, initial_weights, ssm_init};
 pub use params::{ParamLayout, TensorInfo, is_b};
@@ -27,46 +29,6 @@ use crate::ops::bias_gelu::{add_bias, bias_backward};
 use crate::ops::long_conv::LongConv;
 use crate::ops::matmul::{linear, linear_backward_input, linear_backward_weight};
 use crate::ops::norm_modulate::{RowStats, norm_modulate, norm_modulate_backward};
-
-/// What can be wrong with a model or with what it is given.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A key of `[model]` that does not fit.
-    #[error("model.{key}: {why}")]
-    Config {
-        /// The key.
-        key: &'static str,
-        /// What it must be.
-        why: String,
-    },
-    /// A buffer of the wrong length.
-    #[error("{what} has {found} elements, expected {expected}")]
-    Length {
-        /// Which buffer.
-        what: &'static str,
-        /// Its length.
-        found: usize,
-        /// The length that the model wants.
-        expected: usize,
-    },
-    /// A label outside of the table.
-    #[error("label {label} of image {index} is not in 0..{rows}")]
-    Label {
-        /// Its place in the batch.
-        index: usize,
-        /// The label.
-        label: u32,
-        /// Rows of the label table, the null class included.
-        rows: usize,
-    },
-    /// The initialisation's eigenvalue iteration did not converge.
-    #[error("the eigenvalues of the {size} x {size} LegS matrix did not converge; use another model.a_init")]
-    Eigen {
-        /// Side of the matrix.
-        size: usize,
-    },
-}
 
 /// The model: its configuration, the layout of its parameters, and the plan of every layer. Holds no weights.
 pub struct DiffuSsm {

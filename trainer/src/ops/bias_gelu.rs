@@ -4,7 +4,6 @@ use rayon::prelude::*;
 
 use super::bf16;
 use super::profile::{Clock, Op};
-
 use super::vectorised::{sigmoid, vectorised};
 
 /// Rows handled by one task: fixed, so that sums over rows do not depend on the number of threads.

@@ -3,9 +3,8 @@
 use rayon::prelude::*;
 
 use super::bf16;
-use super::profile::{Clock, Op};
-
 use super::bias_gelu::{Gelu, gelu_erf, gelu_tanh};
+use super::profile::{Clock, Op};
 use super::vectorised::vectorised;
 
 const CHUNK: usize = 1 << 14;

@@ -3,7 +3,6 @@
 use rayon::prelude::*;
 
 use super::profile::{Clock, Op};
-
 use super::vectorised::vectorised;
 
 /// Lanes of the partial sums, so that a row's sum vectorises and has one fixed order.

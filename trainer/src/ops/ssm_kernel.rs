@@ -10,6 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::profile::{Clock, Op};
+use super::vectorised::numbers;
 
 /// How the continuous system is turned into steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -256,8 +257,7 @@ impl WithSimd for KernelOf<'_> {
             for column in (0..r).step_by(S::F32_LANES) {
                 let sums = kernel_rows(simd, far, &scratch.near, states, r, column);
                 for (kernel, sum) in kernel.chunks_mut(r).zip(&sums) {
-                    let sum: &[f32] = bytemuck::cast_slice(std::slice::from_ref(sum));
-                    for (k, s) in kernel.iter_mut().skip(column).zip(sum) {
+                    for (k, s) in kernel.iter_mut().skip(column).zip(numbers::<S>(sum)) {
                         *k = *s;
                     }
                 }
@@ -399,7 +399,7 @@ fn moments<S: Simd>(simd: S, scratch: &mut Scratch) -> (Complex64, Complex64) {
             i_im = simd.mul_add_e_f32s(simd.splat_f32s(weights[3]), dk, i_im);
         }
         for (plane, sum) in sums.iter_mut().zip([re, im, i_re, i_im]) {
-            plane[column..][..S::F32_LANES].copy_from_slice(bytemuck::cast_slice(std::slice::from_ref(&sum)));
+            plane[column..][..S::F32_LANES].copy_from_slice(numbers::<S>(&sum));
         }
     }
     // Eight independent sums each.

@@ -26,6 +26,12 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
+/// The numbers of a vector.
+#[inline(always)]
+pub(crate) fn numbers<S: pulp::Simd>(vector: &S::f32s) -> &[f32] {
+    bytemuck::cast_slice(std::slice::from_ref(vector))
+}
+
 /// `exp(x)` to about 2 ulp for x in -87..88 (clamped outside): a power of two times a polynomial of the remainder.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {

@@ -6,14 +6,12 @@ use serde_json::Value;
 use trainer::checkpoint;
 
 use super::resume::losses;
-use super::{dataset, dataset_of, small, trainer};
+use super::{dataset, dataset_of, run_of, small, trainer};
 
 /// A finished run of `steps` steps.
 fn finished(data: &str, out: &Path, sets: &[&str]) {
     let out = out.display().to_string();
-    let mut args = small(data, &out);
-    args.extend(sets.iter().flat_map(|set| ["--set", set]));
-    let (code, _, err) = trainer(&args);
+    let (code, _, err) = trainer(&run_of(data, &out, sets));
     assert_eq!(code, 0, "{err}");
 }
 

@@ -47,8 +47,7 @@ fn dataset_of(dir: &Path, count: &str) -> String {
 
 /// Arguments of a small, quick run.
 fn small<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
-    let mut args = vec!["fit", "--config", "demo", "--data", data, "--out", out];
-    for set in [
+    let sets = [
         "model.hidden_size=16",
         "model.depth=2",
         "model.freq_dim=16",
@@ -57,10 +56,19 @@ fn small<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
         "run.log_every=1",
         "run.sample_every=0",
         "run.threads=2",
-    ] {
-        args.extend(["--set", set]);
-    }
-    args
+    ];
+    with(&["fit", "--config", "demo", "--data", data, "--out", out], &sets)
+}
+
+/// [`small`] with other values.
+fn run_of<'a>(data: &'a str, out: &'a str, sets: &[&'a str]) -> Vec<&'a str> {
+    with(&small(data, out), sets)
+}
+
+/// Arguments with `--set` for each of `sets`.
+fn with<'a>(args: &[&'a str], sets: &[&'a str]) -> Vec<&'a str> {
+    let sets = sets.iter().flat_map(|&set| ["--set", set]);
+    args.iter().copied().chain(sets).collect()
 }
 
 /// Runs `trainer` in this process: exit code, stdout, stderr.

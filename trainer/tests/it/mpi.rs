@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use trainer::checkpoint;
 
 use super::resume::{losses, wait_for};
-use super::{dataset, small, trainer};
+use super::{dataset, small, trainer, with};
 
 /// Longest time in which a job may end after one of its processes is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,21 +30,11 @@ fn mpirun(ranks: usize, args: &[&str]) -> Command {
 }
 
 fn run(ranks: usize, args: &[&str]) -> Output {
-    mpirun(ranks, args)
-        .output()
-        .expect("mpirun (of openmpi-bin) can be started")
+    mpirun(ranks, args).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn with<'a>(base: &[&'a str], sets: &[&'a str]) -> Vec<&'a str> {
-    let mut args = base.to_vec();
-    for set in sets {
-        args.extend(["--set", set]);
-    }
-    args
 }
 
 fn assert_same_losses(one: &Path, many: &Path) {
@@ -125,8 +115,8 @@ fn ends(mut job: Child) -> Output {
     while job.try_wait().unwrap().is_none() {
         if start.elapsed() > PATIENCE {
             job.kill().unwrap();
-            panic!("the job goes on");
         }
+        assert!(start.elapsed() <= PATIENCE, "the job goes on");
         std::thread::sleep(Duration::from_millis(20));
     }
     job.wait_with_output().unwrap()

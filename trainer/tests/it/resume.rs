@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use trainer::checkpoint;
 use trainer::fit::Metrics;
 
-use super::{dataset, dataset_of, program, small, trainer};
+use super::{dataset, dataset_of, program, run_of, small, trainer};
 
 const STEPS: &str = "run.num_steps=60";
 const EVERY: &str = "run.checkpoint_every=7";
@@ -208,17 +208,15 @@ fn windows_recomputation_and_bf16_go_on_with_the_same_bits() {
     let data = dataset(dir.path());
     let run = dir.path().join("run");
     let out = run.display().to_string();
-    let mut args = small(&data, &out);
-    for set in [
+    let sets = [
         "run.num_steps=13",
         "run.checkpoint_every=4",
         "run.precision=bf16",
         "data.order=window",
         "data.block_samples=3",
         "data.window_blocks=4",
-    ] {
-        args.extend(["--set", set]);
-    }
+    ];
+    let mut args = run_of(&data, &out, &sets);
     assert_eq!(trainer(&args).0, 0);
     let whole = (losses(&run), tensors(&run));
     // Back to step 8, in the middle of the second epoch.

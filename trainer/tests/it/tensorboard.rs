@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::resume::{losses, start, wait_for};
-use super::{dataset, small, trainer};
+use super::{dataset, run_of, trainer};
 
 /// Prints `{tag: [[step, value], ..]}` and the size of the last picture as JSON.
 const READ: &str = r#"
@@ -29,16 +29,14 @@ fn tensorboard_reads_what_a_killed_run_left() {
     let data = dataset(dir.path());
     let run = dir.path().join("run");
     let out = run.display().to_string();
-    let mut args = small(&data, &out);
-    for set in [
+    let sets = [
         "run.num_steps=40",
         "run.checkpoint_every=10",
         "run.sample_every=40",
         "run.sample_steps=2",
         "run.log_every=3",
-    ] {
-        args.extend(["--set", set]);
-    }
+    ];
+    let args = run_of(&data, &out, &sets);
     for step in [10, 20] {
         let mut child = start(&args);
         wait_for(&run, step);

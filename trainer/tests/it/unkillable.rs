@@ -7,15 +7,9 @@ use std::time::Duration;
 use trainer::checkpoint;
 
 use super::resume::{losses, start, tensors, wait_for};
-use super::{dataset, program, small, trainer};
+use super::{dataset, program, run_of, trainer};
 
 /// Arguments of a small run with `sets` put over its configuration.
-fn run_of<'a>(data: &'a str, out: &'a str, sets: &[&'a str]) -> Vec<&'a str> {
-    let mut args = small(data, out);
-    args.extend(sets.iter().flat_map(|set| ["--set", set]));
-    args
-}
-
 fn steps(run: &Path) -> Vec<u64> {
     checkpoint::list(run).into_iter().map(|(step, _)| step).collect()
 }

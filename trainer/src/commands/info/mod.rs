@@ -85,9 +85,19 @@ fn all(args: &InfoArgs) -> Result<Vec<(&'static str, Config)>> {
     PRESETS.into_iter().map(one).collect()
 }
 
+/// Widths of the columns of [`table`].
+const WIDTHS: [usize; 15] = [15, 6, 7, 3, 3, 7, 3, 8, 13, 9, 7, 10, 10, 14, 10];
+
+/// A line of [`table`].
+fn line(printer: &mut Printer, cells: [String; WIDTHS.len()]) {
+    let [name, numbers @ ..] = cells;
+    let numbers = numbers.iter().zip(&WIDTHS[1..]);
+    let numbers: String = numbers.map(|(cell, width)| format!("{cell:>width$}")).collect();
+    printer.say(format_args!("{name:<width$}{numbers}", width = WIDTHS[0]));
+}
+
 fn table(configs: &[(&str, Config)], printer: &mut Printer) {
-    printer.say(format_args!(
-        "{:<15}{:>6}{:>7}{:>3}{:>3}{:>7}{:>3}{:>8}{:>13}{:>9}{:>7}{:>10}{:>10}{:>14}{:>10}",
+    let head = [
         "",
         "D",
         "layers",
@@ -102,52 +112,55 @@ fn table(configs: &[(&str, Config)], printer: &mut Printer) {
         "memory",
         "(block)",
         "images",
-        "GFLOPs"
-    ));
+        "GFLOPs",
+    ];
+    line(printer, head.map(str::to_owned));
     for (name, config) in configs {
         let (report, model) = (Report::new(name, config), &config.model);
-        printer.say(format_args!(
-            "{name:<15}{:>6}{:>7}{:>3}{:>3}{:>7}{:>3}{:>8}{:>13}{:>9}{:>7}{:>10}{:>10}{:>14}{:>10.2e}",
-            model.hidden_size,
-            model.depth,
-            model.patch_size,
-            model.downscale,
-            model.length(),
-            model.in_channels,
-            model.num_classes,
+        let cells = [
+            (*name).to_owned(),
+            model.hidden_size.to_string(),
+            model.depth.to_string(),
+            model.patch_size.to_string(),
+            model.downscale.to_string(),
+            model.length().to_string(),
+            model.in_channels.to_string(),
+            model.num_classes.to_string(),
             with_commas(report.parameters),
             if report.gflops < 1.0 {
                 format!("{:.3}", report.gflops)
             } else {
                 format!("{:.1}", report.gflops)
             },
-            config.optim.micro_batch(),
+            config.optim.micro_batch().to_string(),
             bytes(report.memory_all.total()),
             bytes(report.memory_block.total()),
             with_commas(report.images),
-            report.forward_gflops(),
-        ));
+            format!("{:.2e}", report.forward_gflops()),
+        ];
+        line(printer, cells);
     }
     let dit = Dit::XL_2;
     for (name, side) in [("(DiT-XL/2 256)", 32), ("(DiT-XL/2 512)", 64)] {
         let published = report::published("DiT-XL/2", 8 * side);
-        printer.say(format_args!(
-            "{name:<15}{:>6}{:>7}{:>3}{:>3}{:>7}{:>3}{:>8}{:>13}{:>9.1}{:>7}{:>10}{:>10}{:>14}{:>10.2e}",
-            dit.hidden_size,
-            dit.depth,
-            dit.patch_size,
-            dit.downscale,
-            (side / dit.patch_size).pow(2),
-            4,
-            1000,
+        let cells = [
+            name.to_owned(),
+            dit.hidden_size.to_string(),
+            dit.depth.to_string(),
+            dit.patch_size.to_string(),
+            dit.downscale.to_string(),
+            (side / dit.patch_size).pow(2).to_string(),
+            4.to_string(),
+            1000.to_string(),
             with_commas(dit.parameters()),
-            dit.gflops_per_image(side),
-            "",
-            "",
-            "",
+            format!("{:.1}", dit.gflops_per_image(side)),
+            String::new(),
+            String::new(),
+            String::new(),
             published.map_or_else(String::new, |row| with_commas((1e6 * row.million_images) as u64)),
-            published.map_or(f64::NAN, |row| row.total_gflops),
-        ));
+            format!("{:.2e}", published.map_or(f64::NAN, |row| row.total_gflops)),
+        ];
+        line(printer, cells);
     }
     printer.say(
         "\nGFLOPs: multiply-adds of one image's forward pass; memory: training in f32 on the CPU with `micro` images at a \

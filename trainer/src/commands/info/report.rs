@@ -7,12 +7,12 @@ use preprocess::console::count::{bytes, with_commas};
 use serde_json::{Value, json};
 
 use crate::config::{Config, Recompute};
-use crate::cost::{Dit, PUBLISHED, Published, fft_gflops_per_image};
+use crate::cost::{Dit, PUBLISHED, Published, TRAINING_PASSES, fft_gflops_per_image};
 use crate::memory::MemoryPlan;
 use crate::model::{ModelConfig, ParamLayout, is_b};
 
 /// Multiply-adds of a training step over those of a forward pass, without and with blocks that run again.
-const PASSES: [f64; 2] = [3.0, 4.0];
+const PASSES: [f64; 2] = [TRAINING_PASSES, TRAINING_PASSES + 1.0];
 
 /// Sizes and costs of a configuration.
 pub(super) struct Report<'a> {

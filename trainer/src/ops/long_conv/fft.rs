@@ -29,8 +29,6 @@ macro_rules! each {
     };
     (@ $k:ident, $body:block, $($value:literal),*) => {
         $({
-            #[expect(clippy::allow_attributes, reason = "not every body needs it")]
-            #[allow(unused_variables)]
             let $k: usize = $value;
             $body
         })*
@@ -91,10 +89,15 @@ pub(super) struct Fft {
     weights: Vec<[f32; 2]>,
 }
 
+/// Elements of the spectrum of a signal of up to `length` samples.
+pub(super) fn size_for(length: usize) -> usize {
+    length.next_power_of_two().max(4)
+}
+
 impl Fft {
     /// A transform for signals of up to `length` samples.
     pub(super) fn new(length: usize) -> Self {
-        let size = length.next_power_of_two().max(4);
+        let size = size_for(length);
         let mut levels = Vec::new();
         let mut block = size;
         while block > 1 {
@@ -330,7 +333,7 @@ fn pass_block<S: Simd, const R: usize, const INVERSE: bool>(
 }
 
 #[inline(always)]
-fn zero<S: Simd>(simd: S) -> Complex<S::f32s> {
+pub(super) fn zero<S: Simd>(simd: S) -> Complex<S::f32s> {
     let zero = simd.splat_f32s(0.0);
     Complex { re: zero, im: zero }
 }

@@ -4,7 +4,8 @@ use pulp::Simd;
 
 use super::Group;
 use super::columns::Columns;
-use super::fft::{Cell, Complex, GROUP, Sink, Source, Spectrum, load, store, vector};
+use super::fft::{Cell, Complex, GROUP, Sink, Source, Spectrum, load, store, vector, zero};
+use crate::ops::vectorised::numbers;
 
 /// The channels of a group as columns of one image's `[L, width]` matrix.
 #[derive(Clone, Copy)]
@@ -94,7 +95,7 @@ pub(super) fn scatter(cells: &[Cell], length: usize, signals: &mut [f32]) {
     }
 }
 
-/// `a b` or, with `CONJUGATE`, `a conj(b)`.
+/// `add + a b` or, with `CONJUGATE`, `add + a conj(b)`.
 #[inline(always)]
 fn times<S: Simd, const CONJUGATE: bool>(
     simd: S,
@@ -117,37 +118,17 @@ fn times<S: Simd, const CONJUGATE: bool>(
     }
 }
 
-#[inline(always)]
-fn zero<S: Simd>(simd: S) -> Complex<S::f32s> {
-    let zero = simd.splat_f32s(0.0);
-    Complex { re: zero, im: zero }
-}
-
-/// `U K`: the convolution.
-pub(super) struct Product<'a> {
+/// `U K`, the convolution; with `CONJUGATE` `U conj(K)`, the correlation.
+pub(super) struct Product<'a, const CONJUGATE: bool> {
     pub(super) u: &'a [Cell],
     pub(super) kernel: &'a [Cell],
 }
 
-impl<S: Simd> Spectrum<S> for Product<'_> {
+impl<S: Simd, const CONJUGATE: bool> Spectrum<S> for Product<'_, CONJUGATE> {
     #[inline(always)]
     fn element(&mut self, simd: S, at: usize, lane: usize, _: Complex<S::f32s>) -> Complex<S::f32s> {
         let (u, k) = (load(simd, &self.u[at], lane), load(simd, &self.kernel[at], lane));
-        times::<S, false>(simd, u, k, zero(simd))
-    }
-}
-
-/// `U conj(K)`: the correlation.
-pub(super) struct Conjugate<'a> {
-    pub(super) u: &'a [Cell],
-    pub(super) kernel: &'a [Cell],
-}
-
-impl<S: Simd> Spectrum<S> for Conjugate<'_> {
-    #[inline(always)]
-    fn element(&mut self, simd: S, at: usize, lane: usize, _: Complex<S::f32s>) -> Complex<S::f32s> {
-        let (u, k) = (load(simd, &self.u[at], lane), load(simd, &self.kernel[at], lane));
-        times::<S, true>(simd, u, k, zero(simd))
+        times::<S, CONJUGATE>(simd, u, k, zero(simd))
     }
 }
 
@@ -213,7 +194,7 @@ fn write<S: Simd>(
     lane: usize,
     values: S::f32s,
 ) {
-    let values: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&values));
+    let values = numbers::<S>(&values);
     if count == GROUP {
         // SAFETY: each task owns the columns of its own group of channels, in each half of the matrix.
         unsafe { columns.write(row, column + lane, &values[..S::F32_LANES]) };
@@ -300,8 +281,7 @@ pub(super) fn add_products<S: Simd>(simd: S, u: &Rows<'_>, dy: &[Rows<'_>; 2], s
                 backward = simd.mul_add_e_f32s(u, dy[1].row(simd, l, lane), backward);
             }
             for (sums, short) in sums.iter_mut().zip([forward, backward]) {
-                let short: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&short));
-                for (sum, short) in sums[lane..].iter_mut().zip(short) {
+                for (sum, short) in sums[lane..].iter_mut().zip(numbers::<S>(&short)) {
                     *sum += f64::from(*short);
                 }
             }

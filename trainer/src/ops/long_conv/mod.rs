@@ -19,8 +19,8 @@ use rayon::prelude::*;
 use self::columns::Columns;
 use self::fft::{Cell, Fft, GROUP};
 use self::lanes::{
-    Both, Conjugate, Gradient, InputGradient, Itself, LaneSink, Lanes, Output, Product, Rows, add_products,
-    gather, scatter,
+    Both, Gradient, InputGradient, Itself, LaneSink, Lanes, Output, Product, Rows, add_products, gather,
+    scatter,
 };
 use super::profile::{Clock, Op};
 
@@ -34,12 +34,18 @@ pub struct LongConv {
 /// Spectra of the kernels, kept for the backward: `[D / 16, 2, N]` elements of 16 channels.
 pub struct Spectra(Vec<Cell>);
 
-impl Spectra {
-    /// Memory held.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&self.0[..])
-    }
+/// Bytes of the spectra of a block with `dim` channels.
+pub fn spectra_bytes(dim: usize, length: usize) -> usize {
+    dim.div_ceil(GROUP) * 2 * fft::size_for(length) * size_of::<Cell>()
 }
+
+/// Bytes that one thread works in.
+pub fn task_bytes(length: usize) -> usize {
+    BACKWARD_CELLS * fft::size_for(length) * size_of::<Cell>()
+}
+
+/// Spectra that a task of the backward holds: of the input, both gradients, and both sums.
+const BACKWARD_CELLS: usize = 5;
 
 /// Channels of a task, and the shape of the matrices that they are columns of.
 #[derive(Clone, Copy)]
@@ -153,7 +159,7 @@ impl LongConv {
             .zip(spectra.0.par_chunks(2 * size))
             .enumerate()
             .map_init(
-                || vec![Cell::default(); 5 * size],
+                || vec![Cell::default(); BACKWARD_CELLS * size],
                 |scratch, (index, ((dk_forward, dk_backward), spectra))| {
                     Arch::new().dispatch(BackwardTask {
                         fft: &self.fft,
@@ -239,13 +245,13 @@ impl WithSimd for ForwardTask<'_> {
                 };
                 fft.inverse(simd, &mut product, work, &mut out);
             } else {
-                let mut product = Product {
+                let mut product = Product::<false> {
                     u: u_spectrum,
                     kernel: forward,
                 };
                 fft.inverse(simd, &mut product, work, &mut out);
                 (out.column, out.skip) = (group.column(1), group.skip(skip, 1));
-                let mut product = Conjugate {
+                let mut product = Product::<true> {
                     u: u_spectrum,
                     kernel: backward,
                 };
