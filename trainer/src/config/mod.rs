@@ -15,7 +15,7 @@ use crate::optim::AdamWConfig;
 
 pub use data::{Cache, DataConfig, Order};
 pub use error::Error;
-pub use preset::{PRESETS, preset};
+pub use preset::{PRESETS, preset, preset_with_shape};
 pub use resolve::{Origin, Resolved, entries};
 
 /// A whole run. The defaults are DiffuSSM-XL with DiT's recipe.

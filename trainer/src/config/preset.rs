@@ -1,5 +1,7 @@
 //! The configurations that come with the program.
 
+use super::{Error, Resolved};
+
 /// Name and text of every built-in configuration.
 pub const PRESETS: [(&str, &str); 12] = [
     ("imagenet256-s", include_str!("../../configs/imagenet256-s.toml")),
@@ -28,6 +30,24 @@ pub fn preset(name: &str) -> Option<&'static str> {
         .iter()
         .find(|(known, _)| *known == name)
         .map(|(_, text)| *text)
+}
+
+/// A built-in configuration with what data would say of its shape, where it leaves that open: for plans before there are
+/// data.
+///
+/// # Errors
+/// When there is no such configuration.
+pub fn preset_with_shape(name: &str) -> Result<Resolved, Error> {
+    let mut resolved = Resolved::named(name)?;
+    let shape: &[&str] = match name {
+        "demo" => &["model.input_size=8", "model.num_classes=10"],
+        "fashion-mnist" => &["model.in_channels=3", "model.num_classes=10"],
+        _ => &[],
+    };
+    for assignment in shape {
+        resolved.set(assignment)?;
+    }
+    Ok(resolved)
 }
 
 #[cfg(test)]

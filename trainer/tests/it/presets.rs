@@ -1,9 +1,9 @@
 //! Every built-in configuration trains, and is refused where the memory is too small for it.
 
-use trainer::config::{PRESETS, Resolved};
+use trainer::config::{PRESETS, Resolved, preset_with_shape};
 use trainer::fit::Metrics;
 
-use super::{latents, trainer};
+use super::{latents, trainer, with};
 
 /// A model of one narrow block with the sequence, patches, channels and classes of the configuration.
 #[test]
@@ -11,23 +11,7 @@ fn every_built_in_configuration_trains_two_steps() {
     for (name, _) in PRESETS {
         let dir = tempfile::tempdir().unwrap();
         let (data, out) = (dir.path().join("data"), dir.path().join("run"));
-        let mut preset = Resolved::named(name).unwrap();
-        if matches!(name, "demo" | "fashion-mnist") {
-            // Their shape is that of their data.
-            preset
-                .set(&format!(
-                    "model.input_size={}",
-                    if name == "demo" { 8 } else { 32 }
-                ))
-                .unwrap();
-            preset
-                .set(&format!(
-                    "model.in_channels={}",
-                    if name == "demo" { 4 } else { 3 }
-                ))
-                .unwrap();
-            preset.set("model.num_classes=10").unwrap();
-        }
+        let preset = preset_with_shape(name).unwrap();
         let model = &preset.config.model;
         latents::write(
             &data,
@@ -36,17 +20,15 @@ fn every_built_in_configuration_trains_two_steps() {
             3,
         );
         let (data, run) = (data.display().to_string(), out.display().to_string());
-        let mut args = vec!["fit", "--config", name, "--data", &data, "--out", &run];
-        for set in [
+        let sets = [
             "model.hidden_size=8",
             "model.depth=1",
             "optim.global_batch_size=2",
             "run.num_steps=2",
             "run.log_every=1",
             "run.sample_every=0",
-        ] {
-            args.extend(["--set", set]);
-        }
+        ];
+        let args = with(&["fit", "--config", name, "--data", &data, "--out", &run], &sets);
         let (code, _, err) = trainer(&args);
         assert_eq!(code, 0, "{name}: {err}");
         let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
@@ -73,22 +55,9 @@ fn a_run_that_does_not_fit_is_refused_with_a_hint() {
         dir.path().join("run").display().to_string(),
     );
     let fit = |sets: &[&str], more: &[&str]| {
-        let mut args = vec![
-            "fit",
-            "--config",
-            "imagenet256-s",
-            "--data",
-            &data,
-            "--out",
-            &run,
-            "--set",
-            "model.hidden_size=256",
-            "--set",
-            "model.depth=2",
-            "--set",
-            "run.num_steps=1",
-        ];
-        args.extend(sets.iter().flat_map(|set| ["--set", set]));
+        let args = ["fit", "--config", "imagenet256-s", "--data", &data, "--out", &run];
+        let small = ["model.hidden_size=256", "model.depth=2", "run.num_steps=1"];
+        let mut args = with(&args, &[&small[..], sets].concat());
         args.extend(more);
         trainer(&args)
     };
@@ -107,13 +76,7 @@ fn a_run_that_does_not_fit_is_refused_with_a_hint() {
     let (code, _, err) = fit(&huge, &[]);
     assert!(code == 2 && err.contains("model.depth"), "{err}");
 
-    let bench = [
-        "bench",
-        "--set",
-        "optim.global_batch_size=20k",
-        "--set",
-        "optim.micro_batch_size=0",
-    ];
+    let bench = with(&["bench"], &large);
     let (code, _, err) = trainer(&bench);
     assert!(code == 2 && err.contains("are available"), "{err}");
 }

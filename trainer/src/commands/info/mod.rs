@@ -10,7 +10,7 @@ use preprocess::console::count::{bytes, with_commas};
 use preprocess::console::{JsonTarget, Printer, exit};
 
 use super::ConfigArgs;
-use crate::config::{Config, PRESETS, Resolved};
+use crate::config::{Config, PRESETS, preset_with_shape};
 use crate::cost::Dit;
 use report::Report;
 
@@ -66,16 +66,7 @@ pub fn run(args: &InfoArgs, printer: &mut Printer) -> Result<u8> {
 /// The built-in configurations, with `--set` over each.
 fn all(args: &InfoArgs) -> Result<Vec<(&'static str, Config)>> {
     let one = |(name, _): (&'static str, &str)| -> Result<(&'static str, Config)> {
-        let mut resolved = Resolved::named(name)?;
-        // What the data would say of these two.
-        match name {
-            "demo" => resolved.set("model.input_size=8")?,
-            "fashion-mnist" => resolved.set("model.in_channels=3")?,
-            _ => {}
-        }
-        if matches!(name, "demo" | "fashion-mnist") {
-            resolved.set("model.num_classes=10")?;
-        }
+        let mut resolved = preset_with_shape(name)?;
         for assignment in &args.config.set {
             resolved.set(assignment)?;
         }
