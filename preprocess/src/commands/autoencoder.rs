@@ -4,6 +4,8 @@ use anyhow::{Context as _, Result, bail};
 use candle_core::{Device, Tensor};
 use shards::writer::Moments;
 
+use crate::console::Printer;
+use crate::console::count::bytes;
 use crate::pipeline::Encoder;
 use crate::vae::{AutoencoderKl, VaeSource};
 
@@ -25,6 +27,27 @@ pub(super) fn load(name: &str, size: usize) -> Result<AutoencoderKl> {
         );
     }
     Ok(vae)
+}
+
+/// Gives the autoencoder what its images of `size` x `size` take of `memory` bytes, at most half of it or one image; the
+/// rest is the images' on their way to it and from it.
+pub(super) fn share_memory(
+    vae: AutoencoderKl,
+    size: usize,
+    memory: u64,
+    printer: &mut Printer,
+) -> (AutoencoderKl, u64) {
+    let image = vae.image_bytes(size, size);
+    let most = image * rayon::current_num_threads() as u64;
+    let share = most.min(memory / 2).max(image);
+    if share > memory {
+        printer.note(format_args!(
+            "note     one image in the autoencoder takes {}, more than --memory {}: they go one by one",
+            bytes(image),
+            bytes(memory)
+        ));
+    }
+    (vae.with_activation_bytes(share), memory.saturating_sub(share))
 }
 
 /// Whether pixels are passed through as they are.

@@ -15,7 +15,7 @@ pub(super) struct Admission {
     state: Mutex<State>,
     changed: Condvar,
     blocks: Blocks,
-    /// Bytes of images in flight.
+    /// Bytes of images in flight, and of images that are being decoded.
     limit: u64,
     /// Blocks in flight.
     most_blocks: u64,
@@ -51,7 +51,7 @@ impl Admission {
             }),
             changed: Condvar::new(),
             blocks: blocks.clone(),
-            limit: config.memory,
+            limit: config.memory / 2,
             most_blocks: LEAST_BLOCKS + 2 * encoders as u64 + waiting,
             image_bytes: config.image_bytes(),
         }

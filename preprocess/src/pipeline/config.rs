@@ -20,7 +20,7 @@ pub struct EncodeConfig {
     pub batch: usize,
     /// Threads that read, threads that decode, threads that compress: so many of each.
     pub workers: usize,
-    /// Bytes that images in flight may take, and again as many for images that are being decoded.
+    /// Bytes that images may take on their way: half of them those in flight, half those that are being decoded.
     pub memory: u64,
 }
 

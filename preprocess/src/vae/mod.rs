@@ -36,10 +36,8 @@ use decoder::Decoder;
 use encoder::Encoder;
 use loader::{GetTensor, Loader};
 
-/// Bytes of activations that the images in work at one time may take together.
-const ACTIVATION_BYTES: usize = 1 << 30;
-/// Activations of the widest stage that live at one time.
-const LIVE_MAPS: usize = 5;
+/// Bytes of activations that the images in work at one time may take together, unless the caller says otherwise.
+const ACTIVATION_BYTES: u64 = 1 << 30;
 /// Channels of an image that the identity encodes.
 const PIXEL_CHANNELS: usize = 3;
 
@@ -49,6 +47,7 @@ pub struct AutoencoderKl {
     record: VaeRecord,
     latent_channels: usize,
     device: Device,
+    activation_bytes: u64,
 }
 
 struct Network {
@@ -114,6 +113,7 @@ impl AutoencoderKl {
                 decoder,
             }),
             device: device.clone(),
+            activation_bytes: ACTIVATION_BYTES,
         })
     }
 
@@ -130,6 +130,23 @@ impl AutoencoderKl {
             },
             latent_channels: PIXEL_CHANNELS,
             device: device.clone(),
+            activation_bytes: ACTIVATION_BYTES,
+        }
+    }
+
+    /// Bounds the activations of the images in work at one time, which otherwise take up to 1 GiB together. One image
+    /// is always in work, whatever it takes.
+    #[must_use]
+    pub fn with_activation_bytes(mut self, bytes: u64) -> Self {
+        self.activation_bytes = bytes;
+        self
+    }
+
+    /// About how many bytes of activations one image of `height` x `width` pixels takes on its way to the moments.
+    pub fn image_bytes(&self, height: usize, width: usize) -> u64 {
+        match &self.network {
+            Some(network) => network.config.image_bytes(height, width),
+            None => 0,
         }
     }
 
@@ -167,7 +184,9 @@ impl AutoencoderKl {
         };
         let [batch, _, height, width] =
             self.check(images, network.config.in_channels, self.downsampling())?;
-        let moments = network.map_images(images, Padding::ONE, 1, |image| network.encoder.forward(image))?;
+        let moments = network.map_images(images, Padding::ONE, self.at_once(height, width), |image| {
+            network.encoder.forward(image)
+        })?;
         let latent = self.downsampling();
         let shape = [batch, 2 * self.latent_channels, height / latent, width / latent];
         Posterior::from_moments(&moments, shape, &self.device)
@@ -183,7 +202,8 @@ impl AutoencoderKl {
             return Ok(latents.to_dtype(DType::F32)?.to_device(&self.device)?);
         };
         let factor = self.downsampling();
-        let images = network.map_images(latents, Padding::NONE, factor, |latent| {
+        let at_once = self.at_once(factor * height, factor * width);
+        let images = network.map_images(latents, Padding::NONE, at_once, |latent| {
             network.decoder.forward(latent)
         })?;
         let shape = (
@@ -193,6 +213,12 @@ impl AutoencoderKl {
             factor * width,
         );
         Ok(Tensor::from_vec(images, shape, &self.device)?)
+    }
+
+    /// How many images of `height` x `width` pixels may be in work at one time.
+    fn at_once(&self, height: usize, width: usize) -> usize {
+        let most = self.activation_bytes / self.image_bytes(height, width).max(1);
+        most.clamp(1, rayon::current_num_threads() as u64) as usize
     }
 
     /// The shape of a tensor with the right channels and sides.
@@ -214,13 +240,13 @@ impl AutoencoderKl {
 }
 
 impl Network {
-    /// Applies `forward` to each image of a batch `[B, C, H, W]`, as many at a time as memory allows; `enlargement` is
-    /// the side of the widest stage over the input's side. The results follow one another as `[C, H, W]`.
+    /// Applies `forward` to each image of a batch `[B, C, H, W]`, `at_once` at a time. The results follow one another as
+    /// `[C, H, W]`.
     fn map_images(
         &self,
         batch: &Tensor,
         padding: Padding,
-        enlargement: usize,
+        at_once: usize,
         forward: impl Fn(&FeatureMap) -> Result<FeatureMap, Error> + Sync,
     ) -> Result<Vec<f32>, Error> {
         let (_, channels, height, width) = batch.dims4()?;
@@ -229,16 +255,6 @@ impl Network {
             .to_device(&Device::Cpu)?
             .flatten_all()?
             .to_vec1()?;
-        let widths = &self.config.block_out_channels;
-        let pixels = height * width * enlargement * enlargement;
-        // The stage with the largest maps: the first, or the second when it is more than four times as wide.
-        let widest = widths
-            .iter()
-            .enumerate()
-            .map(|(level, width)| (width >> (2 * level)).max(1))
-            .max();
-        let bytes = LIVE_MAPS * size_of::<f32>() * pixels * widest.unwrap_or(1);
-        let at_once = (ACTIVATION_BYTES / bytes.max(1)).clamp(1, rayon::current_num_threads());
         let size = channels * height * width;
         let mut out = Vec::new();
         for group in values.chunks(at_once * size) {

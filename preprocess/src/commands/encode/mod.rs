@@ -77,8 +77,8 @@ pub struct EncodeArgs {
     /// Threads that decode; all cores when absent
     #[arg(long)]
     workers: Option<usize>,
-    /// Memory for images in flight, and as much again for those being decoded: 500M, 2G. The autoencoder takes its own
-    #[arg(long, default_value = "1G", value_parser = parse_count)]
+    /// Memory for images: in flight, being decoded, in the autoencoder; its weights come on top: 500M, 2G
+    #[arg(long, default_value = "2G", value_parser = parse_count)]
     memory: u64,
     /// The dataset's folder [default: data/<dataset>-<size>]
     #[arg(long)]
@@ -123,6 +123,7 @@ pub fn run(args: &EncodeArgs, printer: &mut Printer) -> Result<u8> {
     }
     let size = args.size as usize;
     let vae = autoencoder::load(&args.vae, size)?;
+    let (vae, memory) = autoencoder::share_memory(vae, size, args.memory, printer);
     let mut header = header::header(args, &opened, &vae)?;
     header.part = part.and_then(PartChoice::recorded);
     let positions = part.map_or(0..images, |part| part_range(images, part.index, part.count));
@@ -152,7 +153,7 @@ pub fn run(args: &EncodeArgs, printer: &mut Printer) -> Result<u8> {
         max_rejects,
         batch: args.batch,
         workers,
-        memory: args.memory,
+        memory,
     };
     // The network runs on all cores by itself; pixels take no more than a conversion, which every worker can do.
     let encoders: Vec<&dyn Encoder> = vec![

@@ -42,3 +42,29 @@ fn a_record_finds_its_autoencoder_and_tells_when_it_was_replaced() {
     let error = AutoencoderKl::from_record(&other, &Device::Cpu).err().unwrap();
     assert!(error.to_string().contains("has changed"), "{error}");
 }
+
+#[test]
+fn images_in_work_at_one_time_follow_the_memory_and_do_not_change_the_moments() {
+    let sd = VaeConfig::stable_diffusion();
+    assert_eq!(
+        sd.image_bytes(512, 512),
+        4 * sd.image_bytes(256, 256),
+        "activations grow with the pixels"
+    );
+    let threads = rayon::current_num_threads();
+    let vae = || AutoencoderKl::load(&VaeSource::Tiny, &Device::Cpu).unwrap();
+    let image = vae().image_bytes(64, 64);
+    let images = Tensor::cat(&[test_image(64, 64), test_image(64, 64)], 0).unwrap();
+    let moments = |vae: &AutoencoderKl| flat(&vae.encode(&images).unwrap().mean);
+    let usual = vae();
+    for (bytes, at_once) in [
+        (0, 1),
+        (image, 1),
+        (2 * image, 2.min(threads)),
+        (1 << 40, threads),
+    ] {
+        let bounded = vae().with_activation_bytes(bytes);
+        assert_eq!(bounded.at_once(64, 64), at_once, "{bytes} bytes");
+        assert_eq!(moments(&bounded), moments(&usual));
+    }
+}
