@@ -50,13 +50,19 @@ impl MemoryPlan {
         let (depth, saved) = (model.depth as u64, block_saved(model, batch));
         let rounded_up = |bytes: u64| bytes + bytes / ALLOCATOR_SHARE;
         let input = batch * (model.tokens() * model.hidden_size) as u64 * F32;
+        let spectra = spectra_bytes(model.hidden_size, model.length()) as u64;
+        // Between micro-batches, the gradients of the kernels wait for one another.
+        let waiting = match config.optim.micro_batch() < config.optim.global_batch_size {
+            true => kernels(model),
+            false => 0,
+        };
         Self {
             weights: 2 * parameters,
             gradients: parameters,
             optimizer: 2 * parameters,
             activations: rounded_up(match config.run.recompute {
-                Recompute::None => depth * saved,
-                Recompute::Block => (depth - 1) * input + saved,
+                Recompute::None => depth * (saved + spectra + waiting),
+                Recompute::Block => (depth - 1) * input + saved + spectra,
             }),
             workspace: rounded_up(
                 block_workspace(model, batch) + ends(model, batch) + rounded(config, batch),
@@ -86,10 +92,11 @@ impl MemoryPlan {
 /// A plan that takes more memory than there is.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "training takes {} of memory and {} are available: weights {}, gradients {}, optimizer {}, activations of \
+    "training takes {} of memory and {} are available{}: weights {}, gradients {}, optimizer {}, activations of \
      optim.micro_batch_size = {micro_batch_size} {}, rest {}\nhint: {}",
     bytes(plan.total()),
     bytes(*available),
+    shared_among(*processes),
     bytes(plan.weights),
     bytes(plan.gradients),
     bytes(plan.optimizer),
@@ -102,8 +109,10 @@ pub struct TooMuch {
     pub plan: MemoryPlan,
     /// Its micro-batch size.
     pub micro_batch_size: usize,
-    /// Bytes that can be had.
+    /// Bytes that can be had by this process.
     pub available: u64,
+    /// Processes that share the machine's memory.
+    pub processes: usize,
     /// What would fit, the quickest first.
     pub fits: Vec<Fit>,
     /// Bytes of the smallest plan, one image at a time with `run.recompute=block`.
@@ -119,6 +128,13 @@ pub struct Fit {
     pub micro_batch_size: usize,
     /// Bytes of the plan.
     pub total: u64,
+}
+
+fn shared_among(processes: usize) -> String {
+    if processes == 1 {
+        return String::new();
+    }
+    format!(" to each of this machine's {processes} processes")
 }
 
 impl TooMuch {
@@ -146,11 +162,18 @@ impl std::fmt::Display for Fit {
     }
 }
 
-/// The plan of `config` with `dataset` bytes of data in memory, if it takes no more than `available` bytes.
+/// The plan of `config` with `dataset` bytes of data in memory, if it takes no more than the share of one of `processes`
+/// of `machine` bytes.
 ///
 /// # Errors
 /// [`TooMuch`], with the settings that would fit.
-pub fn check(config: &Config, dataset: u64, available: u64) -> Result<MemoryPlan, Box<TooMuch>> {
+pub fn check(
+    config: &Config,
+    dataset: u64,
+    machine: u64,
+    processes: usize,
+) -> Result<MemoryPlan, Box<TooMuch>> {
+    let available = machine / processes.max(1) as u64;
     let plan = MemoryPlan::training(config).with_dataset(dataset);
     if plan.total() <= available {
         return Ok(plan);
@@ -167,6 +190,7 @@ pub fn check(config: &Config, dataset: u64, available: u64) -> Result<MemoryPlan
         plan,
         micro_batch_size: config.optim.micro_batch(),
         available,
+        processes,
         fits,
         smallest: with(config, Recompute::Block, 1, dataset).total(),
     }))
@@ -203,7 +227,7 @@ fn block_saved(model: &ModelConfig, batch: u64) -> u64 {
     };
     // input, h, pre0, act0; pre_up and u; y; pre_down, down, pre1, pre2, product.
     let per_row = 4 * d + 2 * m * d + m * ssm + 10 * d + branch;
-    rows * per_row * F32 + spectra_bytes(model.hidden_size, model.length()) as u64
+    rows * per_row * F32
 }
 
 /// The convolution kernels of a block.
@@ -260,13 +284,13 @@ mod tests {
     #[test]
     fn a_plan_that_is_too_large_names_values_that_fit() {
         let large = config(256, Recompute::None);
-        let error = check(&large, 0, 24 << 30).unwrap_err();
+        let error = check(&large, 0, 48 << 30, 2).unwrap_err();
         assert_eq!(error.fits.len(), 2, "{error}");
         for fit in &error.fits {
             let fitting = config(fit.micro_batch_size, fit.recompute);
-            assert_eq!(check(&fitting, 0, 24 << 30).unwrap().total(), fit.total);
+            assert_eq!(check(&fitting, 0, 24 << 30, 1).unwrap().total(), fit.total);
             let twice = config(2 * fit.micro_batch_size, fit.recompute);
-            assert!(check(&twice, 0, 24 << 30).is_err());
+            assert!(check(&twice, 0, 24 << 30, 1).is_err());
         }
         let text = error.to_string();
         let hint = format!(
@@ -282,12 +306,12 @@ mod tests {
 
     #[test]
     fn a_model_that_fits_in_no_way_says_so() {
-        let error = check(&config(0, Recompute::Block), 0, 1 << 30).unwrap_err();
+        let error = check(&config(0, Recompute::Block), 0, 1 << 30, 1).unwrap_err();
         assert!(error.fits.is_empty());
         assert!(error.to_string().contains("model.depth"), "{error}");
         let one = config(1, Recompute::Block);
         assert_eq!(error.smallest, MemoryPlan::training(&one).total());
-        assert!(check(&one, 0, error.smallest).is_ok());
-        assert!(check(&one, 1, error.smallest).is_err(), "the data count");
+        assert!(check(&one, 0, error.smallest, 1).is_ok());
+        assert!(check(&one, 1, error.smallest, 1).is_err(), "the data count");
     }
 }

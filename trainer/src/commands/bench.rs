@@ -10,7 +10,7 @@ use preprocess::console::{JsonTarget, Printer, exit};
 use super::ranks::{threads_of, with_ranks};
 use super::{ConfigArgs, MemoryArgs, with_threads};
 use crate::cost::TRAINING_PASSES;
-use crate::distributed::HostReducer;
+use crate::distributed::{HostReducer, processes_of_machine};
 use crate::fit::{check_batch, slice_of, step_times};
 use crate::memory::{self, MemoryPlan, peak_resident_bytes};
 use crate::ops::profile::{self, Op};
@@ -50,8 +50,9 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
     config.validate()?;
     check_batch(config, reducer)?;
     let (rank, ranks) = (reducer.rank(), reducer.ranks());
+    let sharing = processes_of_machine(reducer);
     if let Some(available) = args.memory.available() {
-        memory::check(&slice_of(config, ranks), 0, available)?;
+        memory::check(&slice_of(config, ranks), 0, available, sharing)?;
     }
     let threads = threads_of(config, reducer);
     let times = with_threads(threads, || Ok(step_times(config, args.steps, reducer)?))?;

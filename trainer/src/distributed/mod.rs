@@ -20,7 +20,7 @@ pub use error::Error;
 pub use launcher::Launch;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
-pub use placement::threads_of_rank;
+pub use placement::{processes_of_machine, threads_of_rank};
 pub use share::{agree, share, share_bytes};
 
 /// The processes that train one model, as one of them sees them.

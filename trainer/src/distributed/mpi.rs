@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
+use mpi::request::{self, Request, Scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator as _, CommunicatorCollectives as _, Root as _};
 
@@ -13,12 +14,12 @@ use super::overlap::overlap;
 use super::{Backward, Error, Group, Launch, Reducer};
 
 /// Elements of one call of the library: the copy that it is given fits into the cache.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 1 << 18;
 /// Bytes of one broadcast; the library counts in 31 bits.
 const MAX_BROADCAST: usize = 1 << 28;
 /// How long a process looks for the others without pause, then how often.
-const EAGER: Duration = Duration::from_micros(100);
-const PAUSE: Duration = Duration::from_micros(200);
+const EAGER: Duration = Duration::from_micros(200);
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// This process among those that mpirun or srun started.
 ///
@@ -62,7 +63,7 @@ impl Mpi {
 
     /// Leaves the job when all processes have come here.
     pub fn finish(mut self) {
-        arrive();
+        wait(SimpleCommunicator::world().immediate_barrier());
         self.universe = None;
     }
 
@@ -90,17 +91,17 @@ impl Group for Mpi {
     }
 
     fn sum(&mut self, values: &mut [f64]) {
-        arrive();
         let mine = values.to_vec();
-        SimpleCommunicator::world().all_reduce_into(&mine[..], values, SystemOperation::sum());
+        let world = SimpleCommunicator::world();
+        request::scope(|scope| {
+            wait(world.immediate_all_reduce_into(scope, &mine[..], values, SystemOperation::sum()));
+        });
     }
 
     fn broadcast(&mut self, bytes: &mut [u8]) {
-        arrive();
+        let world = SimpleCommunicator::world();
         for piece in bytes.chunks_mut(MAX_BROADCAST) {
-            SimpleCommunicator::world()
-                .process_at_rank(0)
-                .broadcast_into(piece);
+            request::scope(|scope| wait(world.process_at_rank(0).immediate_broadcast_into(scope, piece)));
         }
     }
 }
@@ -114,23 +115,23 @@ impl<'g> Reducer<&'g mut [f32]> for Mpi {
 
 /// Sums a part of the gradients over all processes.
 fn sum(bucket: &mut [f32]) {
-    arrive();
+    let world = SimpleCommunicator::world();
     let mut mine = Vec::with_capacity(PIECE.min(bucket.len()));
     for piece in bucket.chunks_mut(PIECE) {
         mine.clear();
         mine.extend_from_slice(piece);
-        SimpleCommunicator::world().all_reduce_into(&mine[..], piece, SystemOperation::sum());
+        request::scope(|scope| {
+            wait(world.immediate_all_reduce_into(scope, &mine[..], piece, SystemOperation::sum()));
+        });
     }
 }
 
-/// Waits until all processes have come here.
+/// Waits until a call of the library is done.
 ///
-/// The library waits by asking without pause, which takes the core from the backward pass that is still going on beside
-/// it, and for minutes while the first process writes a checkpoint. So processes meet here, asking now and then, before
-/// each call in which they would wait for one another.
-fn arrive() {
+/// A blocking call asks without pause, which takes the core from the backward pass that is still going on beside it, and
+/// for minutes while the first process writes a checkpoint. This asks now and then.
+fn wait<'a, D: ?Sized>(mut request: Request<'a, D, impl Scope<'a>>) {
     let start = Instant::now();
-    let mut request = SimpleCommunicator::world().immediate_barrier();
     while let Err(pending) = request.test() {
         request = pending;
         if start.elapsed() < EAGER {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use preprocess::console::Printer;
+use shards::dataset::Dataset;
 use shards::loader::Batch;
 
 use super::threads::Threads;
@@ -13,6 +14,7 @@ use crate::checkpoint;
 use crate::config::{Config, Resolved};
 use crate::fit::fixtures;
 use crate::fit::{Error as FitError, Event, Learner, Metrics, Outcome, Plan, StepReport, fit_among};
+use crate::memory::MemoryPlan;
 
 /// Runs `work` in `ranks` threads, each with one rayon thread of its own.
 fn among<R: Send>(ranks: usize, work: impl Fn(&mut Threads) -> R + Sync) -> Vec<R> {
@@ -213,6 +215,29 @@ fn all_stop_after_the_same_step_when_one_is_asked_to() {
             .all(|outcome| outcome.step == 5 && !outcome.is_finished)
     );
     assert_eq!(checkpoint::list(&plan.out).pop().unwrap().0, 5);
+}
+
+#[test]
+fn processes_of_a_machine_share_its_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plan = plan(&dataset(dir.path()), &dir.path().join("run"), 1);
+    let mut resolved = plan.resolved.clone();
+    resolved
+        .adopt(Dataset::open(&plan.data).unwrap().manifest())
+        .unwrap();
+    let alone = MemoryPlan::training(&resolved.config).total();
+    plan.available_memory = Some(alone + alone / 2);
+    run(&plan, 1);
+    plan.out = dir.path().join("two");
+    let never = AtomicBool::new(false);
+    for done in among(2, |group| fit_among(&plan, &never, group, &mut |_| {})) {
+        let error = done.unwrap_err().to_string();
+        assert!(
+            error.contains("are available to each of this machine's 2 processes"),
+            "{error}"
+        );
+    }
+    assert!(!plan.out.exists());
 }
 
 #[test]

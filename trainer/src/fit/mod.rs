@@ -60,7 +60,7 @@ pub struct Plan {
     pub init: Option<PathBuf>,
     /// Keys that may differ from the checkpoint's configuration; `data` for another dataset.
     pub allow: Vec<String>,
-    /// Bytes of memory that the run may take; `None`: as many as it likes.
+    /// Bytes of memory that all processes of this machine may take; `None`: as many as they like.
     pub available_memory: Option<u64>,
 }
 
@@ -142,12 +142,14 @@ pub fn fit_among(
     check_batch(config, reducer)?;
     together::check_data(&record, reducer)?;
 
+    // Asked by all processes, whether or not they know their memory.
+    let sharing = distributed::processes_of_machine(reducer);
     if let Some(available) = plan.available_memory {
         let cached = match config.data.cache {
             Cache::None => 0,
             Cache::Ram => dataset.resident_bytes(),
         };
-        memory::check(&slice_of(config, reducer.ranks()), cached, available)?;
+        memory::check(&slice_of(config, reducer.ranks()), cached, available, sharing)?;
     }
 
     let mut folder = together::open_folder(&plan.out, reducer)?;
