@@ -52,7 +52,7 @@ pub(super) fn run(case: &Case) -> Result<Outcome> {
     let mut ema = params.clone();
     let mut losses = Vec::new();
     for step in 1..=arg("steps")? as u64 {
-        let (out, saved) = model.forward_train(&params, &x, &t, &y)?;
+        let (out, saved) = model.forward_train(&params, None, &x, &t, &y)?;
         let count = out.len() as f64;
         let differences = out.iter().zip(&target).map(|(o, t)| f64::from(o - t));
         losses.push(differences.clone().map(|d| d * d).sum::<f64>() / count);

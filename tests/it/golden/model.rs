@@ -18,7 +18,7 @@ pub(super) fn run(case: &Case) -> Result<Outcome> {
     } else {
         Vec::new()
     };
-    let (out, saved) = model.forward_train(&params, &x, &t, &y)?;
+    let (out, saved) = model.forward_train(&params, None, &x, &t, &y)?;
     let mut computed = Computed::from([("out.o".to_owned(), widen(&out))]);
 
     if case.has("up.o") {

@@ -35,7 +35,8 @@ pub(super) fn run(case: &Case) -> Result<Outcome> {
     let conv = LongConv::new(length);
     let u = transpose(&case.f32("in.u")?, batch, dim, length); // [B, L, D]
     let mut y = vec![0f32; batch * length * 2 * dim];
-    let spectra = conv.forward(&u, &kernel, &skip, false, &mut y);
+    let spectra = conv.spectra(&kernel);
+    conv.forward(&u, &spectra, &skip, false, &mut y);
     let mut computed = Computed::from([
         ("mid.kernel".to_owned(), widen(&kernel)),
         ("out.y".to_owned(), widen(&transpose(&y, batch, length, 2 * dim))),
@@ -44,8 +45,9 @@ pub(super) fn run(case: &Case) -> Result<Outcome> {
     if case.has("up.y") {
         let dy = transpose(&case.f32("up.y")?, batch, 2 * dim, length);
         let mut du = vec![0f32; u.len()];
+        let mut dk = vec![0f32; kernel.len()];
         let mut d_skip = vec![0f32; skip.len()];
-        let dk = conv.backward(&u, &spectra, &skip, false, &dy, &mut du, &mut d_skip);
+        conv.backward(&u, &spectra, &skip, false, &dy, &mut du, &mut dk, &mut d_skip);
         let grads = kernels_backward(&params, config.disc, length, &dk);
         computed.insert("grad.u".into(), widen(&transpose(&du, batch, length, dim)));
         computed.insert("grad.d".into(), widen(&d_skip));

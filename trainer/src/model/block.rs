@@ -14,11 +14,13 @@ use std::ops::Range;
 use super::config::{Bidirectional, ModelConfig, Modulation};
 use super::params::ParamLayout;
 use crate::ops::bias_gelu::{add_bias, bias_backward, bias_gelu, gelu_backward};
+use crate::ops::buffer::{Buffer, Pool};
 use crate::ops::gate::{gate, gate_backward};
 use crate::ops::long_conv::{LongConv, Spectra};
 use crate::ops::matmul::{Mat, linear, linear_backward_input, linear_backward_weight, matmul};
 use crate::ops::norm_modulate::{RowStats, norm_modulate, norm_modulate_backward};
-use crate::ops::ssm_kernel::{SsmParams, kernels, kernels_backward};
+use crate::ops::residual::{gated_residual, gated_residual_backward, residual};
+use crate::ops::ssm_kernel::{SsmParams, kernels_backward, kernels_into};
 
 /// Weight and bias of a linear layer in the flat buffer.
 #[derive(Clone, Debug)]
@@ -36,10 +38,11 @@ impl Linear {
     }
 }
 
-/// One block: where its parameters lie, and the plan of its convolution.
+/// One block: where its parameters lie, the plan of its convolution, and what it works in.
 pub struct Block {
     config: ModelConfig,
     conv: LongConv,
+    pool: Pool,
     modulation: Linear,
     w0: Linear,
     w_up: Linear,
@@ -55,26 +58,25 @@ pub struct Block {
 
 /// Activations that the backward needs.
 pub struct BlockSaved {
-    input: Vec<f32>,
+    input: Buffer,
     condition: Vec<f32>,
     modulation: Vec<f32>,
     stats: Vec<RowStats>,
-    h: Vec<f32>,
-    pre0: Vec<f32>,
-    act0: Vec<f32>,
-    pre_up: Vec<f32>,
+    h: Buffer,
+    pre0: Buffer,
+    act0: Buffer,
+    pre_up: Buffer,
     /// Input of the state space model, `[B, L, D]`.
-    pub u: Vec<f32>,
-    spectra: Spectra,
+    pub u: Buffer,
     /// Output of the state space model, `[B, L, 2D]`.
-    pub y: Vec<f32>,
-    pre_down: Vec<f32>,
-    down: Vec<f32>,
-    pre1: Vec<f32>,
-    pre2: Vec<f32>,
-    product: Vec<f32>,
-    /// The branch before its gate; empty without one.
-    branch: Vec<f32>,
+    pub y: Buffer,
+    pre_down: Buffer,
+    down: Buffer,
+    pre1: Buffer,
+    pre2: Buffer,
+    product: Buffer,
+    /// The branch before its gate, where there is one.
+    branch: Option<Buffer>,
 }
 
 /// `x * sigmoid(x)`
@@ -88,14 +90,15 @@ pub(super) fn silu_slope(x: f32) -> f32 {
 }
 
 impl Block {
-    /// The block whose parameters are called `prefix` + name in `layout`.
-    pub fn new(config: &ModelConfig, layout: &ParamLayout, prefix: &str, conv: LongConv) -> Self {
+    /// The block whose parameters are called `prefix` + name in `layout`; activations come from `pool`.
+    pub fn new(config: &ModelConfig, layout: &ParamLayout, prefix: &str, conv: LongConv, pool: Pool) -> Self {
         let linear = |name: &str| Linear::find(layout, &format!("{prefix}{name}"));
         let range = |name: &str| layout.range(&format!("{prefix}{name}"));
         let states = ["log_a_real", "a_imag", "b_re", "b_im", "c_re", "c_im"];
         Self {
             config: config.clone(),
             conv,
+            pool,
             modulation: linear("mod"),
             w0: linear("w0"),
             w_up: linear("w_up"),
@@ -125,9 +128,27 @@ impl Block {
         }
     }
 
-    /// The convolution kernels `[2, D, L]`: they depend on the weights alone, so sampling computes them once.
-    pub fn kernels(&self, params: &[f32]) -> Vec<f32> {
-        kernels(&self.ssm_params(params), self.config.disc, self.config.length())
+    /// The spectra of the convolution kernels: they depend on the weights alone.
+    pub fn spectra(&self, params: &[f32]) -> Spectra {
+        self.conv.spectra(&self.kernels(params))
+    }
+
+    /// Writes [`Block::spectra`] over those of a block of the same size.
+    pub fn respectra(&self, params: &[f32], spectra: &mut Spectra) {
+        self.conv.transform(&self.kernels(params), spectra);
+    }
+
+    /// The convolution kernels `[2, D, L]`.
+    fn kernels(&self, params: &[f32]) -> Buffer {
+        let mut kernels = self.kernel_buffer();
+        let (disc, length) = (self.config.disc, self.config.length());
+        kernels_into(&self.ssm_params(params), disc, length, &mut kernels);
+        kernels
+    }
+
+    /// Room for kernels `[2, D, L]` or their gradient.
+    pub(super) fn kernel_buffer(&self) -> Buffer {
+        self.pool.take(2 * self.config.hidden_size * self.config.length())
     }
 
     /// Shift, scale and gate of every image, `[B, chunks D]`; the condition itself without modulation.
@@ -150,22 +171,23 @@ impl Block {
         out
     }
 
-    /// `input` `[B, J, D]`, `condition` `[B, D]`, `kernels` from [`Block::kernels`] -> output `[B, J, D]`.
+    /// `input` `[B, J, D]`, `condition` `[B, D]`, `spectra` from [`Block::spectra`] -> output `[B, J, D]`.
     pub fn forward(
         &self,
         params: &[f32],
-        kernels: &[f32],
-        input: Vec<f32>,
+        spectra: &Spectra,
+        input: Buffer,
         condition: &[f32],
-    ) -> (Vec<f32>, BlockSaved) {
+    ) -> (Buffer, BlockSaved) {
         let c = &self.config;
         let (d, m, ssm_width, kind) = (c.hidden_size, c.downscale, c.ssm_width(), c.gelu);
         let rows = input.len() / d;
         let batch = condition.len() / d;
         let at = |range: &Range<usize>| &params[range.clone()];
+        let take = |width: usize| self.pool.take(rows * width);
 
         let modulation = self.modulate(params, condition);
-        let mut h = vec![0.0; rows * d];
+        let mut h = take(d);
         let mut stats = vec![(0.0, 0.0); rows];
         let with_scale = c.modulation != Modulation::None;
         norm_modulate(
@@ -178,21 +200,21 @@ impl Block {
             &mut stats,
         );
 
-        let mut pre0 = vec![0.0; rows * d]; // [B, J, D]
-        let mut act0 = vec![0.0; rows * d];
+        let mut pre0 = take(d); // [B, J, D]
+        let mut act0 = take(d);
         linear(&mut pre0, &h, at(&self.w0.weight), d, d);
         bias_gelu(kind, &mut pre0, at(&self.w0.bias), &mut act0);
-        let mut pre_up = vec![0.0; rows * m * d]; // [B, J, M D] = [B, L, D]
-        let mut u = vec![0.0; rows * m * d];
+        let mut pre_up = take(m * d); // [B, J, M D] = [B, L, D]
+        let mut u = take(m * d);
         linear(&mut pre_up, &act0, at(&self.w_up.weight), d, m * d);
         bias_gelu(kind, &mut pre_up, at(&self.w_up.bias), &mut u);
 
-        let mut y = vec![0.0; rows * m * ssm_width]; // [B, L, 2D]
+        let mut y = take(m * ssm_width); // [B, L, 2D]
         let sum = c.bidir == Bidirectional::Sum;
-        let spectra = self.conv.forward(&u, kernels, at(&self.skip), sum, &mut y);
+        self.conv.forward(&u, spectra, at(&self.skip), sum, &mut y);
 
-        let mut pre_down = vec![0.0; rows * 2 * d]; // [B, J, 2D]
-        let mut down = vec![0.0; rows * 2 * d];
+        let mut pre_down = take(2 * d); // [B, J, 2D]
+        let mut down = take(2 * d);
         let part = 2 * d / m;
         for k in 0..m {
             let weight = Mat::new(&at(&self.w_down.weight)[k * part * ssm_width..], part, ssm_width);
@@ -201,9 +223,9 @@ impl Block {
         }
         bias_gelu(kind, &mut pre_down, at(&self.w_down.bias), &mut down);
 
-        let mut pre1 = vec![0.0; rows * 2 * d];
-        let mut pre2 = vec![0.0; rows * 2 * d];
-        let mut product = vec![0.0; rows * 2 * d];
+        let mut pre1 = take(2 * d);
+        let mut pre2 = take(2 * d);
+        let mut product = take(2 * d);
         linear(&mut pre1, &h, at(&self.w1.weight), d, 2 * d);
         linear(&mut pre2, &down, at(&self.w2.weight), 2 * d, 2 * d);
         gate(
@@ -215,23 +237,16 @@ impl Block {
             &mut product,
         );
 
-        let mut out;
-        let mut branch = Vec::new();
+        let mut out = take(d);
+        let mut branch = None;
         let w3 = Mat::new(at(&self.w3.weight), d, 2 * d).t();
+        let bias = at(&self.w3.bias);
         if c.modulation == Modulation::Gate {
-            branch = vec![0.0; rows * d];
-            matmul(&mut branch, d, 0.0, Mat::new(&product, rows, 2 * d), w3);
-            add_bias(&mut branch, at(&self.w3.bias));
-            out = input.clone();
-            for (row, (out, branch)) in out.chunks_exact_mut(d).zip(branch.chunks_exact(d)).enumerate() {
-                let gate = &modulation[row / (rows / batch) * 3 * d + 2 * d..][..d];
-                for i in 0..d {
-                    out[i] += gate[i] * branch[i];
-                }
-            }
+            let branch = branch.insert(take(d));
+            matmul(branch, d, 0.0, Mat::new(&product, rows, 2 * d), w3);
+            gated_residual(&input, &modulation, bias, branch, batch, &mut out);
         } else {
-            out = input.clone();
-            add_bias(&mut out, at(&self.w3.bias));
+            residual(&input, bias, &mut out);
             matmul(&mut out, d, 1.0, Mat::new(&product, rows, 2 * d), w3);
         }
         let saved = BlockSaved {
@@ -244,7 +259,6 @@ impl Block {
             act0,
             pre_up,
             u,
-            spectra,
             y,
             pre_down,
             down,
@@ -257,14 +271,17 @@ impl Block {
     }
 
     /// Turns `d_out` `[B, J, D]` into the gradient of the input; adds to `d_condition` `[B, D]` and to `grads`.
+    ///
+    /// Returns the gradient of the kernels `[2, D, L]`, which [`Block::kernels_backward`] adds to `grads`.
     pub fn backward(
         &self,
         params: &[f32],
+        spectra: &Spectra,
         saved: BlockSaved,
         d_out: &mut [f32],
         d_condition: &mut [f32],
         grads: &mut [f32],
-    ) {
+    ) -> Buffer {
         let c = &self.config;
         let (d, m, ssm_width, kind) = (c.hidden_size, c.downscale, c.ssm_width(), c.gelu);
         let rows = d_out.len() / d;
@@ -273,18 +290,19 @@ impl Block {
         let mut d_modulation = vec![0.0; saved.modulation.len()];
 
         // The branch's gradient: gated, or the output's own.
-        let mut gated = Vec::new();
-        if c.modulation == Modulation::Gate {
-            gated = d_out.to_vec();
-            for (row, gated) in gated.chunks_exact_mut(d).enumerate() {
-                let image = row / (rows / batch) * 3 * d + 2 * d;
-                for i in 0..d {
-                    d_modulation[image + i] += gated[i] * saved.branch[row * d + i];
-                    gated[i] *= saved.modulation[image + i];
-                }
-            }
-        }
-        let d_branch: &[f32] = if gated.is_empty() { d_out } else { &gated };
+        let gated = saved.branch.map(|branch| {
+            let mut gated = self.pool.take(d_out.len());
+            gated_residual_backward(
+                d_out,
+                &saved.modulation,
+                &branch,
+                batch,
+                &mut gated,
+                &mut d_modulation,
+            );
+            gated
+        });
+        let d_branch: &[f32] = gated.as_deref().unwrap_or(d_out);
         bias_backward(d_branch, &mut grads[self.w3.bias.clone()]);
         linear_backward_weight(
             &mut grads[self.w3.weight.clone()],
@@ -308,14 +326,14 @@ impl Block {
             2 * d,
             2 * d,
         );
-        let mut dh = vec![0.0; rows * d];
+        let mut dh = self.pool.take(rows * d);
         linear_backward_input(&mut dh, 0.0, &d_pre1, at(&self.w1.weight), d, 2 * d);
         let mut d_down = saved.down;
         linear_backward_input(&mut d_down, 0.0, &d_pre2, at(&self.w2.weight), 2 * d, 2 * d);
 
         gelu_backward(kind, &saved.pre_down, &mut d_down);
         bias_backward(&d_down, &mut grads[self.w_down.bias.clone()]);
-        let mut dy = vec![0.0; saved.y.len()];
+        let mut dy = self.pool.take(saved.y.len());
         let part = 2 * d / m;
         for k in 0..m {
             let span = k * part * ssm_width..(k + 1) * part * ssm_width;
@@ -333,18 +351,19 @@ impl Block {
         }
 
         let sum = c.bidir == Bidirectional::Sum;
-        let mut du = vec![0.0; saved.u.len()];
+        let mut du = self.pool.take(saved.u.len());
+        let mut dk = self.kernel_buffer();
         let d_skip = &mut grads[self.skip.clone()];
-        let dk = self.conv.backward(
+        self.conv.backward(
             &saved.u,
-            &saved.spectra,
+            spectra,
             at(&self.skip),
             sum,
             &dy,
             &mut du,
+            &mut dk,
             d_skip,
         );
-        self.add_kernel_grads(params, &dk, grads);
 
         gelu_backward(kind, &saved.pre_up, &mut du);
         bias_backward(&du, &mut grads[self.w_up.bias.clone()]);
@@ -368,9 +387,11 @@ impl Block {
             &mut d_modulation,
         );
         self.modulate_backward(params, &saved.condition, &d_modulation, d_condition, grads);
+        dk
     }
 
-    fn add_kernel_grads(&self, params: &[f32], dk: &[f32], grads: &mut [f32]) {
+    /// Adds the gradients of the state space model's parameters to `grads`, given that of the kernels `[2, D, L]`.
+    pub fn kernels_backward(&self, params: &[f32], dk: &[f32], grads: &mut [f32]) {
         let config = &self.config;
         let half = config.state_size / 2;
         let channels = kernels_backward(&self.ssm_params(params), config.disc, config.length(), dk);

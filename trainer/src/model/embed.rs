@@ -5,6 +5,7 @@ use super::config::ModelConfig;
 use super::params::ParamLayout;
 use super::patch;
 use crate::ops::bias_gelu::{add_bias, bias_backward};
+use crate::ops::buffer::{Buffer, Pool};
 use crate::ops::matmul::{linear, linear_backward_input, linear_backward_weight};
 
 /// `[cos(t f_0).., sin(t f_0)..]` with `f_k = 10000^(-k / half)` (Ho et al. 2020, as ADM orders it), `[B, width]`.
@@ -27,6 +28,7 @@ pub(super) struct Embedders {
     time1: Linear,
     time2: Linear,
     labels: std::ops::Range<usize>,
+    pool: Pool,
 }
 
 /// What their backward needs.
@@ -38,13 +40,14 @@ pub(super) struct EmbedSaved {
 }
 
 impl Embedders {
-    pub(super) fn new(config: &ModelConfig, layout: &ParamLayout) -> Self {
+    pub(super) fn new(config: &ModelConfig, layout: &ParamLayout, pool: Pool) -> Self {
         Self {
             config: config.clone(),
             patches: Linear::find(layout, "x_embed"),
             time1: Linear::find(layout, "t_mlp1"),
             time2: Linear::find(layout, "t_mlp2"),
             labels: layout.range("y_embed.weight"),
+            pool,
         }
     }
 
@@ -55,7 +58,7 @@ impl Embedders {
         x: &[f32],
         t: &[f32],
         y: &[u32],
-    ) -> (Vec<f32>, EmbedSaved, Vec<f32>) {
+    ) -> (Vec<f32>, EmbedSaved, Buffer) {
         let (d, freq) = (self.config.hidden_size, self.config.freq_dim);
         let features = timestep_features(t, freq);
         let mut hidden = vec![0.0; t.len() * d];
@@ -81,7 +84,7 @@ impl Embedders {
         }
         let width = self.config.token_width();
         let tokens = patch::tokens(&self.config, x);
-        let mut embedded = vec![0.0; tokens.len() / width * d];
+        let mut embedded = self.pool.take(tokens.len() / width * d);
         linear(
             &mut embedded,
             &tokens,

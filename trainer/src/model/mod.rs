@@ -9,6 +9,7 @@ mod embed;
 mod error;
 mod gradients;
 mod init;
+mod kernels;
 mod params;
 mod patch;
 #[cfg(test)]
@@ -20,13 +21,15 @@ pub use embed::timestep_features;
 pub use error::Error;
 pub use gradients::Gradients;
 pub use init::{SsmInit, initial_weights, ssm_init};
+pub use kernels::Kernels;
 pub use params::{ParamLayout, TensorInfo, is_b};
 
 use block::{Linear, modulation_backward, silu};
 use embed::{EmbedSaved, Embedders};
 
 use crate::ops::bias_gelu::{add_bias, bias_backward};
-use crate::ops::long_conv::LongConv;
+use crate::ops::buffer::{Buffer, Pool};
+use crate::ops::long_conv::{LongConv, Spectra};
 use crate::ops::matmul::{linear, linear_backward_input, linear_backward_weight};
 use crate::ops::norm_modulate::{RowStats, norm_modulate, norm_modulate_backward};
 
@@ -41,6 +44,7 @@ pub struct DiffuSsm {
     last: Linear,
     positions: Vec<f32>,
     keep: Keep,
+    pool: Pool,
 }
 
 /// What a forward pass keeps of the blocks for the backward. The gradients have the same bits in either case.
@@ -54,19 +58,16 @@ pub enum Keep {
     Inputs,
 }
 
-/// The convolution kernels of every block: a function of the weights alone.
-pub struct Kernels(Vec<Vec<f32>>);
-
 /// What the backward of a batch needs.
 pub struct Saved {
     embed: EmbedSaved,
     /// In the order of the blocks.
     blocks: Vec<KeptBlock>,
     condition: Vec<f32>,
-    last_input: Vec<f32>,
+    last_input: Buffer,
     modulation: Vec<f32>,
     stats: Vec<RowStats>,
-    h: Vec<f32>,
+    h: Buffer,
 }
 
 /// What is kept of one block.
@@ -74,7 +75,7 @@ enum KeptBlock {
     /// All that its backward needs.
     All(Box<BlockSaved>),
     /// Its input, `[B, J, D]`.
-    Input(Vec<f32>),
+    Input(Buffer),
 }
 
 impl DiffuSsm {
@@ -85,21 +86,24 @@ impl DiffuSsm {
     pub fn new(config: ModelConfig) -> Result<Self, Error> {
         config.validate()?;
         let layout = ParamLayout::model(&config);
-        let conv = LongConv::new(config.length());
-        let blocks = (0..config.depth)
-            .map(|i| Block::new(&config, &layout, &format!("blocks.{i}."), conv.clone()))
-            .collect();
+        let (conv, pool) = (LongConv::new(config.length()), Pool::default());
+        let block = |i: usize| {
+            let prefix = format!("blocks.{i}.");
+            Block::new(&config, &layout, &prefix, conv.clone(), pool.clone())
+        };
+        let blocks = (0..config.depth).map(block).collect();
         let positions = match config.pos_embed {
             PositionEmbedding::None => Vec::new(),
             PositionEmbedding::Sincos => patch::sincos_table(config.hidden_size, config.grid()),
         };
         Ok(Self {
-            embedders: Embedders::new(&config, &layout),
+            embedders: Embedders::new(&config, &layout, pool.clone()),
             blocks,
             final_mod: Linear::find(&layout, "final_mod"),
             last: Linear::find(&layout, "final"),
             positions,
             keep: Keep::All,
+            pool,
             layout,
             config,
         })
@@ -127,7 +131,20 @@ impl DiffuSsm {
 
     /// The convolution kernels of every block, to be computed once for many calls of [`DiffuSsm::forward_with`].
     pub fn kernels(&self, params: &[f32]) -> Kernels {
-        Kernels(self.blocks.iter().map(|block| block.kernels(params)).collect())
+        Kernels::new(self, params)
+    }
+
+    /// The convolution kernels for a training step, in the place of those of the step before; `None` where each block's
+    /// are to be computed when it is reached, since all of them together take as much memory as [`Keep::Inputs`] saves.
+    pub fn step_kernels(&self, params: &[f32], before: Option<Kernels>) -> Option<Kernels> {
+        match (self.keep, before) {
+            (Keep::Inputs, _) => None,
+            (Keep::All, None) => Some(self.kernels(params)),
+            (Keep::All, Some(mut kernels)) => {
+                kernels.update(self, params);
+                Some(kernels)
+            }
+        }
     }
 
     /// The model's output `[B, Cout, H, W]`; nothing is kept for a backward.
@@ -156,19 +173,20 @@ impl DiffuSsm {
         self.run(params, Some(kernels), x, t, y, None).map(|(out, _)| out)
     }
 
-    /// [`DiffuSsm::forward`], keeping what the backward needs.
+    /// [`DiffuSsm::forward`], keeping what the backward needs; `kernels` from [`DiffuSsm::step_kernels`].
     ///
     /// # Errors
     /// [`Error::Length`] and [`Error::Label`].
     pub fn forward_train(
         &self,
         params: &[f32],
+        kernels: Option<&Kernels>,
         x: &[f32],
         t: &[f32],
         y: &[u32],
     ) -> Result<(Vec<f32>, Saved), Error> {
         let mut kept = Vec::with_capacity(self.blocks.len());
-        let (out, mut saved) = self.run(params, None, x, t, y, Some(&mut kept))?;
+        let (out, mut saved) = self.run(params, kernels, x, t, y, Some(&mut kept))?;
         saved.blocks = kept;
         Ok((out, saved))
     }
@@ -188,28 +206,21 @@ impl DiffuSsm {
         let (d, batch) = (c.hidden_size, t.len());
         let (condition, embed, mut tokens) = self.embedders.forward(params, x, t, y); // [B, D], _, [B, J, D]
         if !self.positions.is_empty() {
-            for image in tokens.chunks_exact_mut(self.positions.len()) {
-                for (v, p) in image.iter_mut().zip(&self.positions) {
-                    *v += p;
-                }
-            }
+            add_bias(&mut tokens, &self.positions);
         }
+        let mut own = None;
         for (index, block) in self.blocks.iter().enumerate() {
             let is_run_again = self.keep == Keep::Inputs && index + 1 < self.blocks.len();
             if let Some(kept) = kept.as_mut()
                 && is_run_again
             {
-                kept.push(KeptBlock::Input(tokens.clone()));
+                kept.push(KeptBlock::Input(self.pool.copy(&tokens)));
             }
-            let own;
-            let kernels = match kernels {
-                Some(kernels) => &kernels.0[index],
-                None => {
-                    own = block.kernels(params);
-                    &own
-                }
+            let spectra = match kernels {
+                Some(kernels) => &kernels.spectra[index],
+                None => spectra_of(block, params, &mut own),
             };
-            let (out, saved) = block.forward(params, kernels, tokens, &condition);
+            let (out, saved) = block.forward(params, spectra, tokens, &condition);
             tokens = out;
             if let Some(kept) = kept.as_mut()
                 && !is_run_again
@@ -219,7 +230,7 @@ impl DiffuSsm {
         }
         let modulation = self.final_modulation(params, &condition);
         let rows = tokens.len() / d;
-        let mut h = vec![0.0; tokens.len()];
+        let mut h = self.pool.take(tokens.len());
         let mut stats = vec![(0.0, 0.0); rows];
         norm_modulate(
             &tokens,
@@ -230,7 +241,7 @@ impl DiffuSsm {
             &mut h,
             &mut stats,
         );
-        let mut out = vec![0.0; rows * c.out_token_width()];
+        let mut out = self.pool.take(rows * c.out_token_width());
         linear(
             &mut out,
             &h,
@@ -281,25 +292,53 @@ impl DiffuSsm {
         d_out: &[f32],
         grads: &mut [f32],
     ) -> Result<Vec<f32>, Error> {
-        self.backward_in_parts(
-            params,
-            saved,
-            d_out,
-            Gradients::new(grads, usize::MAX, &mut |_| {}),
-        )
+        let mut keep = |_: &mut [f32]| {};
+        let gradients = Gradients::new(grads, usize::MAX, &mut keep);
+        self.run_backward(params, None, saved, d_out, gradients, true)
     }
 
-    /// [`DiffuSsm::backward`], handing over the gradients of the last layer, of each block and of the embedders as soon
-    /// as they are final.
+    /// [`DiffuSsm::backward`] of a micro-batch that others follow: what the state space models learn from it stays in
+    /// `kernels` until the last.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when `grads` or `d_out` has the wrong length.
+    pub fn backward_before_others(
+        &self,
+        params: &[f32],
+        kernels: Option<&mut Kernels>,
+        saved: Saved,
+        d_out: &[f32],
+        grads: &mut [f32],
+    ) -> Result<Vec<f32>, Error> {
+        let mut keep = |_: &mut [f32]| {};
+        let gradients = Gradients::new(grads, usize::MAX, &mut keep);
+        self.run_backward(params, kernels, saved, d_out, gradients, false)
+    }
+
+    /// [`DiffuSsm::backward`] of the last micro-batch, handing over the gradients of the last layer, of each block and of
+    /// the embedders as soon as they are final.
     ///
     /// # Errors
     /// [`Error::Length`] when `grads` or `d_out` has the wrong length.
     pub fn backward_in_parts(
         &self,
         params: &[f32],
+        kernels: Option<&mut Kernels>,
+        saved: Saved,
+        d_out: &[f32],
+        gradients: Gradients<'_, '_>,
+    ) -> Result<Vec<f32>, Error> {
+        self.run_backward(params, kernels, saved, d_out, gradients, true)
+    }
+
+    fn run_backward(
+        &self,
+        params: &[f32],
+        mut kernels: Option<&mut Kernels>,
         saved: Saved,
         d_out: &[f32],
         mut gradients: Gradients<'_, '_>,
+        is_last: bool,
     ) -> Result<Vec<f32>, Error> {
         let grads = gradients.unfinished();
         let c = &self.config;
@@ -317,7 +356,8 @@ impl DiffuSsm {
         linear_backward_weight(&mut grads[self.last.weight.clone()], &d_last, &saved.h, d, width);
         let mut dh = saved.h;
         linear_backward_input(&mut dh, 0.0, &d_last, &params[self.last.weight.clone()], d, width);
-        let mut d_tokens = vec![0.0; dh.len()];
+        let mut d_tokens = self.pool.take(dh.len());
+        d_tokens.fill(0.0);
         let mut d_modulation = vec![0.0; saved.modulation.len()];
         norm_modulate_backward(
             &saved.last_input,
@@ -343,17 +383,23 @@ impl DiffuSsm {
             );
         }
         gradients.are_final_from(self.layout.end_of_blocks());
+        let mut own = None;
         for (index, (block, kept)) in self.blocks.iter().zip(saved.blocks).enumerate().rev() {
+            let spectra = match &kernels {
+                Some(kernels) => &kernels.spectra[index],
+                None => spectra_of(block, params, &mut own),
+            };
             let kept = match kept {
                 KeptBlock::All(kept) => *kept,
-                KeptBlock::Input(input) => {
-                    block
-                        .forward(params, &block.kernels(params), input, &saved.condition)
-                        .1
-                }
+                KeptBlock::Input(input) => block.forward(params, spectra, input, &saved.condition).1,
             };
             let grads = gradients.unfinished();
-            block.backward(params, kept, &mut d_tokens, &mut d_condition, grads);
+            let dk = block.backward(params, spectra, kept, &mut d_tokens, &mut d_condition, grads);
+            match &mut kernels {
+                Some(kernels) if !is_last => kernels.add(index, dk),
+                Some(kernels) => block.kernels_backward(params, &kernels.total(index, dk), grads),
+                None => block.kernels_backward(params, &dk, grads),
+            }
             gradients.are_final_from(self.layout.start_of_block(index));
         }
         let grads = gradients.unfinished();
@@ -384,6 +430,17 @@ impl DiffuSsm {
             }
         }
         Ok(())
+    }
+}
+
+/// The spectra of one block's kernels, in the place of another block's.
+fn spectra_of<'a>(block: &Block, params: &[f32], place: &'a mut Option<Spectra>) -> &'a Spectra {
+    match place {
+        Some(spectra) => {
+            block.respectra(params, spectra);
+            spectra
+        }
+        None => place.insert(block.spectra(params)),
     }
 }
 

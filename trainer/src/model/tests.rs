@@ -75,7 +75,7 @@ fn the_backward_is_the_derivative_along_a_direction() {
                 .map(|(o, u)| f64::from(*o) * f64::from(*u))
                 .sum()
         };
-        let (_, saved) = model.forward_train(&params, &x, &t, &y).unwrap();
+        let (_, saved) = model.forward_train(&params, None, &x, &t, &y).unwrap();
         let mut grads = vec![0.0; params.len()];
         model.backward(&params, saved, &up, &mut grads).unwrap();
         let direction = wave(params.len(), 4.0);
@@ -120,7 +120,7 @@ fn running_blocks_again_gives_the_same_bits() {
                 *p += 0.05 * (0.917 * i as f32).sin();
             }
             let x: Vec<f32> = (0..2 * 4 * 36).map(|i| (0.37 * i as f32).sin()).collect();
-            let (out, saved) = model.forward_train(&params, &x, &[3.0, 700.0], &[1, 3]).unwrap();
+            let (out, saved) = model.forward_train(&params, None, &x, &[3.0, 700.0], &[1, 3]).unwrap();
             let mut grads = vec![0.0; params.len()];
             let dx = model.backward(&params, saved, &out, &mut grads).unwrap();
             (out, dx, grads)

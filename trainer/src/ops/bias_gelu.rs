@@ -8,6 +8,8 @@ use super::vectorised::{sigmoid, vectorised};
 
 /// Rows handled by one task: fixed, so that sums over rows do not depend on the number of threads.
 const ROWS_PER_TASK: usize = 64;
+/// Numbers handled by one task where nothing is summed.
+const CHUNK: usize = 1 << 14;
 
 /// Which GELU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -76,7 +78,6 @@ vectorised! {
 /// `d = d * gelu'(pre)` in place: from the gradient of the output to that of the pre-activation.
 pub fn gelu_backward(kind: Gelu, pre: &[f32], d: &mut [f32]) {
     let _clock = Clock::start(Op::Activation);
-    const CHUNK: usize = 1 << 14;
     d.par_chunks_mut(CHUNK)
         .zip(pre.par_chunks(CHUNK))
         .for_each(|(d, pre)| match kind {
@@ -129,12 +130,16 @@ vectorised! {
 /// `rows += bias`, row by row.
 pub fn add_bias(rows: &mut [f32], bias: &[f32]) {
     let _clock = Clock::start(Op::Activation);
-    let cols = bias.len();
-    rows.par_chunks_mut(cols * ROWS_PER_TASK).for_each(|rows| {
-        for row in rows.chunks_exact_mut(cols) {
+    let task = CHUNK.div_ceil(bias.len()) * bias.len();
+    rows.par_chunks_mut(task).for_each(|rows| add_to_rows(rows, bias));
+}
+
+vectorised! {
+    fn add_to_rows<'a>(rows: &'a mut [f32], bias: &'a [f32]) {
+        for row in rows.chunks_exact_mut(bias.len()) {
             for (v, b) in row.iter_mut().zip(bias) {
                 *v += b;
             }
         }
-    });
+    }
 }

@@ -5,12 +5,14 @@
 
 pub mod bf16;
 pub mod bias_gelu;
+pub mod buffer;
 pub mod gate;
 pub mod long_conv;
 pub mod matmul;
 pub mod norm_modulate;
 pub mod profile;
 pub mod reference;
+pub mod residual;
 pub mod ssm_kernel;
 pub(crate) mod vectorised;
 

@@ -189,10 +189,15 @@ fn doubled(step: Complex64, scale: Complex64, [re, im]: &mut Planes<f64>) -> Com
 
 /// Kernels `[channels, length]` of all channels.
 pub fn kernels(p: &SsmParams<'_>, kind: Discretization, length: usize) -> Vec<f32> {
+    let mut out = vec![0f32; p.log_dt.len() * length];
+    kernels_into(p, kind, length, &mut out);
+    out
+}
+
+/// Writes [`kernels`] to `out`.
+pub fn kernels_into(p: &SsmParams<'_>, kind: Discretization, length: usize, out: &mut [f32]) {
     let _clock = Clock::start(Op::SsmKernel);
-    let channels = p.log_dt.len();
-    let states = p.a_imag.len() / channels;
-    let mut out = vec![0f32; channels * length];
+    let states = p.a_imag.len() / p.log_dt.len();
     out.par_chunks_mut(length)
         .enumerate()
         .with_min_len(MIN_CHANNELS)
@@ -208,7 +213,6 @@ pub fn kernels(p: &SsmParams<'_>, kind: Discretization, length: usize) -> Vec<f3
                 });
             },
         );
-    out
 }
 
 /// `kernel[i r + j] = Re sum_n far[i, n] near[n, j]`.

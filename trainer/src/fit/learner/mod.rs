@@ -8,7 +8,7 @@ use crate::checkpoint::{BufferRefs, Buffers};
 use crate::config::{Config, Precision};
 use crate::diffusion::{LossParts, Schedule, training_loss};
 use crate::distributed::{HostReducer, Single};
-use crate::model::{DiffuSsm, Error, Gradients};
+use crate::model::{DiffuSsm, Error, Gradients, Kernels};
 use crate::ops::bf16;
 use crate::ops::profile::{Clock, Op};
 use crate::optim::{AdamW, Rates, grad_norm};
@@ -26,6 +26,8 @@ pub struct Learner {
     ema: Vec<f32>,
     grads: Vec<f32>,
     optimizer: AdamW,
+    /// The kernels of the weights in a step; before, those of the step before.
+    kernels: Option<Kernels>,
 }
 
 /// What one step gave.
@@ -95,6 +97,7 @@ impl Learner {
             ema: buffers.ema,
             config: config.clone(),
             optimizer,
+            kernels: None,
             model: model.keeping(config.run.recompute.into()),
         }
     }
@@ -147,7 +150,8 @@ impl Learner {
         let image = self.config.model.in_channels * self.config.model.input_size.pow(2);
         let micro = self.config.optim.micro_batch();
         let weight = 1.0 / self.config.optim.global_batch_size as f64;
-        self.grads.fill(0.0);
+        self.grads.par_chunks_mut(1 << 16).for_each(|part| part.fill(0.0));
+        self.kernels = self.model.step_kernels(&self.params, self.kernels.take());
         let mut loss = LossParts::default();
         for start in (0..batch.ids.len()).step_by(micro) {
             let end = (start + micro).min(batch.ids.len());
@@ -240,8 +244,8 @@ impl Learner {
         Ok(inputs)
     }
 
-    /// Forward, loss and backward of a micro-batch; adds to the gradients, and sums them with `reducer` if there is one.
-    /// The losses are sums over the micro-batch times `weight`.
+    /// Forward, loss and backward of a micro-batch; adds to the gradients. The last one of a step comes with `reducer`,
+    /// which sums them. The losses are sums over the micro-batch times `weight`.
     fn accumulate(
         &mut self,
         inputs: &Inputs,
@@ -258,7 +262,7 @@ impl Learner {
         let is_bf16 = self.config.run.precision == Precision::Bf16;
         let (output, saved) = bf16::scope(is_bf16, || {
             self.model
-                .forward_train(&self.params, &inputs.x_t, &t, &inputs.labels)
+                .forward_train(&self.params, self.kernels.as_ref(), &inputs.x_t, &t, &inputs.labels)
         })?;
         let clock = Clock::start(Op::Diffusion);
         let width = output.len() / count;
@@ -276,16 +280,19 @@ impl Learner {
             .collect();
         drop((output, clock));
         let (model, params, grads) = (&self.model, &self.params, &mut self.grads[..]);
+        let kernels = self.kernels.as_mut();
         match reducer {
             None => {
-                bf16::scope(is_bf16, || model.backward(params, saved, &d_output, grads))?;
+                bf16::scope(is_bf16, || {
+                    model.backward_before_others(params, kernels, saved, &d_output, grads)
+                })?;
             }
             Some(reducer) => {
                 let mut done = Ok(Vec::new());
                 reducer.overlap(Box::new(|hand_over| {
                     let gradients = Gradients::new(grads, MIN_BUCKET, hand_over);
                     done = bf16::scope(is_bf16, || {
-                        model.backward_in_parts(params, saved, &d_output, gradients)
+                        model.backward_in_parts(params, kernels, saved, &d_output, gradients)
                     });
                 }));
                 done?;

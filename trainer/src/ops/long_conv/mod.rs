@@ -3,8 +3,8 @@
 //! `y_f[l] = sum_{i <= l} k_f[i] u[l - i] + d_f u[l]` and `y_b[l] = sum_i k_b[i] u[l + i] + d_b u[l]`, per channel.
 //! Both directions share the transform of `u`; the backward direction multiplies by the conjugate spectrum of its
 //! kernel. O(L log L) time. A task takes sixteen neighbouring channels, one a lane, through the whole operation, so that
-//! activations are read and written where they lie and nothing is transposed. The spectra of the kernels are kept for
-//! the backward; that of `u` is cheaper to compute again than to keep. The gradient of the kernels is summed over the
+//! activations are read and written where they lie and nothing is transposed. The spectra of the kernels serve the
+//! forward and the backward; that of `u` is cheaper to compute again than to keep. The gradient of the kernels is summed over the
 //! batch before it leaves the frequency domain.
 
 mod columns;
@@ -31,7 +31,7 @@ pub struct LongConv {
     fft: Arc<Fft>,
 }
 
-/// Spectra of the kernels, kept for the backward: `[D / 16, 2, N]` elements of 16 channels.
+/// Spectra of the kernels, for the forward and the backward: `[D / 16, 2, N]` elements of 16 channels.
 pub struct Spectra(Vec<Cell>);
 
 /// Bytes of the spectra of a block with `dim` channels.
@@ -105,26 +105,58 @@ impl LongConv {
         }
     }
 
+    /// The spectra of kernels `[2, D, L]`.
+    pub fn spectra(&self, kernels: &[f32]) -> Spectra {
+        let dim = kernels.len() / self.length / 2;
+        let mut spectra = Spectra(vec![Cell::default(); dim.div_ceil(GROUP) * 2 * self.fft.size()]);
+        self.transform(kernels, &mut spectra);
+        spectra
+    }
+
+    /// Writes the spectra of kernels `[2, D, L]` over those of others.
+    ///
+    /// # Panics
+    /// When the others are of another size: a mistake of the caller.
+    pub fn transform(&self, kernels: &[f32], spectra: &mut Spectra) {
+        let _clock = Clock::start(Op::Conv);
+        let (dim, size) = (kernels.len() / self.length / 2, self.fft.size());
+        assert_eq!(
+            spectra.0.len(),
+            dim.div_ceil(GROUP) * 2 * size,
+            "spectra of {dim} channels"
+        );
+        spectra.0.par_chunks_mut(2 * size).enumerate().for_each_init(
+            || vec![Cell::default(); size],
+            |scratch, (index, spectra)| {
+                Arch::new().dispatch(KernelTask {
+                    fft: &self.fft,
+                    group: Group::new(index, dim, self.length, false),
+                    kernels,
+                    spectra,
+                    scratch,
+                });
+            },
+        );
+    }
+
     /// The convolution of a batch.
     ///
     /// # Shapes
-    /// `u`: `[B, L, D]`; `kernels`: `[2, D, L]`; `skip`: `[2, D]`; `y`: `[B, L, 2 D]` (forward half first), or with
-    /// `sum` `[B, L, D]`, the two directions added.
-    pub fn forward(&self, u: &[f32], kernels: &[f32], skip: &[f32], sum: bool, y: &mut [f32]) -> Spectra {
+    /// `u`: `[B, L, D]`; `skip`: `[2, D]`; `y`: `[B, L, 2 D]` (forward half first), or with `sum` `[B, L, D]`, the two
+    /// directions added.
+    pub fn forward(&self, u: &[f32], spectra: &Spectra, skip: &[f32], sum: bool, y: &mut [f32]) {
         let _clock = Clock::start(Op::Conv);
         let dim = skip.len() / 2;
         let size = self.fft.size();
         let width = if sum { dim } else { 2 * dim };
         let y = Columns::new(y, width);
-        let mut spectra = vec![Cell::default(); dim.div_ceil(GROUP) * 2 * size];
-        spectra.par_chunks_mut(2 * size).enumerate().for_each_init(
+        spectra.0.par_chunks(2 * size).enumerate().for_each_init(
             || vec![Cell::default(); 2 * size],
             |scratch, (index, spectra)| {
                 Arch::new().dispatch(ForwardTask {
                     fft: &self.fft,
                     group: Group::new(index, dim, self.length, sum),
                     u,
-                    kernels,
                     skip,
                     y: &y,
                     spectra,
@@ -132,10 +164,9 @@ impl LongConv {
                 });
             },
         );
-        Spectra(spectra)
     }
 
-    /// The backward: writes `du`, returns the gradient of the kernels `[2, D, L]`, adds to that of the skip `[2, D]`.
+    /// The backward: writes `du` and the gradient `dk` of the kernels `[2, D, L]`, adds to that of the skip `[2, D]`.
     pub fn backward(
         &self,
         u: &[f32],
@@ -144,13 +175,13 @@ impl LongConv {
         sum: bool,
         dy: &[f32],
         du: &mut [f32],
+        dk: &mut [f32],
         d_skip: &mut [f32],
-    ) -> Vec<f32> {
+    ) {
         let _clock = Clock::start(Op::Conv);
         let dim = skip.len() / 2;
         let size = self.fft.size();
         let du = Columns::new(du, dim);
-        let mut dk = vec![0f32; 2 * dim * self.length];
         let (dk_forward, dk_backward) = dk.split_at_mut(dim * self.length);
         let group_dk = GROUP * self.length;
         let d_skips: Vec<[[f32; GROUP]; 2]> = dk_forward
@@ -184,7 +215,35 @@ impl LongConv {
                 }
             }
         }
-        dk
+    }
+}
+
+/// The spectra of the kernels of one group of channels.
+struct KernelTask<'a> {
+    fft: &'a Fft,
+    group: Group,
+    kernels: &'a [f32],
+    spectra: &'a mut [Cell],
+    scratch: &'a mut [Cell],
+}
+
+impl WithSimd for KernelTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            fft,
+            group,
+            kernels,
+            spectra,
+            scratch,
+        } = self;
+        for (direction, spectrum) in spectra.chunks_exact_mut(fft.size()).enumerate() {
+            let rows = &kernels[(direction * group.dim + group.first) * group.length..];
+            gather(&rows[..group.count * group.length], group.length, scratch);
+            fft.forward(simd, &Lanes(&scratch[..group.length]), spectrum);
+        }
     }
 }
 
@@ -193,10 +252,9 @@ struct ForwardTask<'a> {
     fft: &'a Fft,
     group: Group,
     u: &'a [f32],
-    kernels: &'a [f32],
     skip: &'a [f32],
     y: &'a Columns<'a>,
-    spectra: &'a mut [Cell],
+    spectra: &'a [Cell],
     scratch: &'a mut [Cell],
 }
 
@@ -209,19 +267,12 @@ impl WithSimd for ForwardTask<'_> {
             fft,
             group,
             u,
-            kernels,
             skip,
             y,
             spectra,
             scratch,
         } = self;
         let (u_spectrum, work) = scratch.split_at_mut(fft.size());
-        for (direction, spectrum) in spectra.chunks_exact_mut(fft.size()).enumerate() {
-            let rows = &kernels[(direction * group.dim + group.first) * group.length..];
-            // The time-ordered kernels of the group are turned into lanes in the memory of the spectrum to be.
-            gather(&rows[..group.count * group.length], group.length, work);
-            fft.forward(simd, &Lanes(&work[..group.length]), spectrum);
-        }
         let (forward, backward) = spectra.split_at(fft.size());
         let image = group.length * group.dim;
         for (b, u) in u.chunks_exact(image).enumerate() {
