@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::ops::profile::{Clock, Op};
-
 use crate::ops::vectorised::vectorised;
 
 /// Elements handled by one task.
@@ -113,8 +113,14 @@ impl AdamW {
                     let factors = if inside { &ssm_factors } else { &factors };
                     next += usize::from(inside);
                     at = stop;
-                    let (p, m, v) = (&mut p[span.clone()], &mut m[span.clone()], &mut v[span.clone()]);
-                    apply(factors, p, m, v, &mut e[span.clone()], &g[span]);
+                    Arch::new().dispatch(Update {
+                        factors,
+                        p: &mut p[span.clone()],
+                        m: &mut m[span.clone()],
+                        v: &mut v[span.clone()],
+                        e: &mut e[span.clone()],
+                        g: &g[span],
+                    });
                 }
             });
     }
@@ -149,34 +155,91 @@ impl Factors {
     }
 }
 
-vectorised! {
-    fn apply<'a>(
-        factors: &'a Factors,
-        p: &'a mut [f32],
-        m: &'a mut [f32],
-        v: &'a mut [f32],
-        e: &'a mut [f32],
-        g: &'a [f32],
-    ) {
-        let Factors { beta1, beta2, rate, root, eps, keep, ema_rate, grad_scale } = *factors;
+/// Updates parameters of one kind.
+struct Update<'a> {
+    factors: &'a Factors,
+    p: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    e: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl WithSimd for Update<'_> {
+    type Output = ();
+
+    /// Vectors by hand, everything read before anything is written: the compiler does not see that the five slices are
+    /// apart, and would read again what it has just written, which takes longer than all the rest.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            factors,
+            p,
+            m,
+            v,
+            e,
+            g,
+        } = self;
+        let splat = |value: f32| simd.splat_f32s(value);
+        let rise1 = splat(1.0 - factors.beta1);
+        let rise2 = splat(1.0 - factors.beta2);
+        let [rate, root, eps] = [-factors.rate, factors.root, factors.eps].map(splat);
+        let [keep, ema_rate, scale] = [factors.keep, factors.ema_rate, factors.grad_scale].map(splat);
+        let add = |a, b, c| simd.mul_add_e_f32s(a, b, c);
+        let (p, p_rest) = S::as_mut_simd_f32s(p);
+        let (m, m_rest) = S::as_mut_simd_f32s(m);
+        let (v, v_rest) = S::as_mut_simd_f32s(v);
+        let (e, e_rest) = S::as_mut_simd_f32s(e);
+        let (g, g_rest) = S::as_simd_f32s(g);
         for ((((p, m), v), e), g) in p.iter_mut().zip(m).zip(v).zip(e).zip(g) {
-            let g = g * grad_scale;
-            *m += (1.0 - beta1) * (g - *m);
-            *v += (1.0 - beta2) * (g * g - *v);
-            *p = *p * keep - rate * *m / (v.sqrt() * root + eps);
-            *e += ema_rate * (*p - *e);
+            let g = simd.mul_f32s(*g, scale);
+            let first = add(rise1, simd.sub_f32s(g, *m), *m);
+            let second = add(rise2, simd.sub_f32s(simd.mul_f32s(g, g), *v), *v);
+            let size = add(simd.sqrt_f32s(second), root, eps);
+            let param = add(*p, keep, simd.div_f32s(simd.mul_f32s(rate, first), size));
+            let mean = add(ema_rate, simd.sub_f32s(param, *e), *e);
+            (*m, *v, *p, *e) = (first, second, param, mean);
+        }
+        let rest = p_rest.iter_mut().zip(m_rest).zip(v_rest).zip(e_rest).zip(g_rest);
+        for ((((p, m), v), e), g) in rest {
+            let g = g * factors.grad_scale;
+            *m += (1.0 - factors.beta1) * (g - *m);
+            *v += (1.0 - factors.beta2) * (g * g - *v);
+            *p = *p * factors.keep - factors.rate * *m / (v.sqrt() * factors.root + factors.eps);
+            *e += factors.ema_rate * (*p - *e);
         }
     }
 }
+
+/// Numbers that are summed side by side.
+const LANES: usize = 16;
 
 /// The Euclidean norm of all gradients, summed in f64 in a fixed order.
 pub fn grad_norm(grads: &[f32]) -> f64 {
     let _clock = Clock::start(Op::Optimizer);
     let parts: Vec<f64> = grads
         .par_chunks(CHUNK)
-        .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum())
+        .map(|chunk| {
+            let mut sum = 0.0;
+            add_squares(chunk, &mut sum);
+            sum
+        })
         .collect();
     parts.into_iter().sum::<f64>().sqrt()
+}
+
+vectorised! {
+    fn add_squares<'a>(values: &'a [f32], sum: &'a mut f64) {
+        let mut lanes = [0f64; LANES];
+        let (whole, rest) = values.as_chunks::<LANES>();
+        for values in whole {
+            for (lane, &value) in lanes.iter_mut().zip(values) {
+                *lane += f64::from(value) * f64::from(value);
+            }
+        }
+        let rest = rest.iter().map(|&value| f64::from(value) * f64::from(value));
+        *sum += lanes.iter().sum::<f64>() + rest.sum::<f64>();
+    }
 }
 
 #[cfg(test)]
