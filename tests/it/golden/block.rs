@@ -17,13 +17,7 @@ pub(super) fn run(case: &Case) -> Result<Outcome> {
     layout.block("", &config);
     let params = case.weights(&layout)?;
     let pool = Pool::default();
-    let block = Block::new(
-        &config,
-        &layout,
-        "",
-        LongConv::new(config.length()),
-        pool.clone(),
-    );
+    let block = Block::new(&config, &layout, "", LongConv::new(config.length()), pool.clone());
     let condition = case.f32("in.c")?;
     let spectra = block.spectra(&params);
     let input = pool.copy(&case.f32("in.i")?);

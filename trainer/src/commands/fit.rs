@@ -321,6 +321,16 @@ impl<'a> Report<'a> {
                 path.display(),
                 waited.as_secs_f64()
             )),
+            Event::Scored(distance) => self.line(format_args!(
+                "frechet  {:.4} over {} samples{}",
+                distance.frechet,
+                with_commas(distance.samples),
+                if distance.comparable {
+                    String::new()
+                } else {
+                    format!(" (in {}: not comparable)", distance.inception)
+                }
+            )),
             Event::Sampled(path) => self.line(format_args!("sample   {}", path.display())),
             Event::Note(text) => self.line(format_args!("note     {text}")),
         }

@@ -7,15 +7,15 @@ use preprocess::console::plot::{Series, line_plot_png};
 use preprocess::console::{JsonTarget, Printer, exit};
 use serde_json::{Map, Value};
 
-use crate::fit::{METRICS, PLOTTED_POINTS, json_lines, smoothed};
+use crate::fit::{FRECHET, METRICS, PLOTTED_POINTS, json_lines, smoothed};
 
-/// Draws the loss, or another key of metrics.jsonl, of one or several runs.
+/// Draws the loss, or another key of metrics.jsonl or frechet.jsonl, of one or several runs.
 #[derive(Debug, clap::Args)]
 pub struct PlotArgs {
     /// Runs, or their metrics.jsonl
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// What to draw: loss, mse, vb, grad_norm, lr, images_per_second, ..
+    /// What to draw: loss, mse, vb, grad_norm, lr, images_per_second, frechet, ..
     #[arg(long, default_value = "loss")]
     key: String,
     /// The picture
@@ -97,14 +97,14 @@ fn names(runs: &[PathBuf]) -> Vec<String> {
 /// Step and value of every line of a run's metrics that has the key.
 fn points(run: &Path, key: &str, from: u64) -> Result<Vec<(f64, f64)>> {
     let path = if run.is_dir() {
-        run.join(METRICS)
+        run.join(if key == "frechet" { FRECHET } else { METRICS })
     } else {
         run.to_owned()
     };
     if !path.is_file() {
         bail!(
-            "{} has no {METRICS}\nhint: name the folder of a run, such as runs/demo-64-demo",
-            run.display()
+            "{} is missing\nhint: name the folder of a run, such as runs/demo-64-demo; run.frechet_every writes {FRECHET}",
+            path.display()
         );
     }
     let lines: Vec<Map<String, Value>> = json_lines(&path)?;

@@ -208,6 +208,12 @@ pub struct RunConfig {
     pub sample_steps: usize,
     /// Guidance scale of a grid; 1: none.
     pub sample_cfg: f64,
+    /// Steps between two Frechet distances of samples; 0: none. Training waits for them.
+    pub frechet_every: u64,
+    /// Samples of a distance, drawn from the averaged weights without guidance, in `sample_steps` steps.
+    pub frechet_samples: u64,
+    /// The network of a distance, as `eval fid --inception` takes it.
+    pub frechet_inception: String,
     /// Seed of everything.
     pub global_seed: u64,
     /// Arithmetic of the activations.
@@ -231,6 +237,9 @@ impl Default for RunConfig {
             sample_count: 16,
             sample_steps: 50,
             sample_cfg: 1.5,
+            frechet_every: 0,
+            frechet_samples: 2000,
+            frechet_inception: "auto".to_owned(),
             global_seed: 0,
             precision: Precision::F32,
             recompute: Recompute::None,
@@ -263,6 +272,7 @@ impl Config {
             ("run.checkpoint_every", self.run.checkpoint_every),
             ("run.log_every", self.run.log_every),
             ("run.sample_count", self.run.sample_count),
+            ("run.frechet_samples", self.run.frechet_samples),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(Error::value(*key, "it must be at least 1"));

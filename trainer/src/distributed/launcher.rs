@@ -34,6 +34,11 @@ impl Launch {
         Self::find(|name| std::env::var(name).ok())
     }
 
+    /// The variables that say so.
+    pub fn variables() -> impl Iterator<Item = &'static str> {
+        VARIABLES.into_iter().flat_map(|(_, rank, ranks)| [rank, ranks])
+    }
+
     fn find(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, Error> {
         for (launcher, rank_name, ranks_name) in VARIABLES {
             let (Some(rank), Some(ranks)) = (variable(rank_name), variable(ranks_name)) else {

@@ -27,6 +27,16 @@ pub enum Error {
     /// A grid of samples could not be made.
     #[error(transparent)]
     Generate(#[from] crate::generate::Error),
+    /// The program that measures Frechet distances is missing.
+    #[error(
+        "run.frechet_every: the program {} is missing\n\
+         hint: `cargo build --release --workspace` makes it, run.frechet_every=0 does without",
+        path.display()
+    )]
+    NoEval {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// A file of the run could not be written.
     #[error(transparent)]
     Io(#[from] std::io::Error),

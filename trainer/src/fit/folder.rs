@@ -1,4 +1,4 @@
-//! The folder of a run: `config.toml metrics.jsonl loss.png samples/ tensorboard/ checkpoints/`.
+//! The folder of a run: `config.toml metrics.jsonl frechet.jsonl loss.png samples/ tensorboard/ checkpoints/`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use shards::disk;
 use shards::lock::FolderLock;
 
 use super::Error;
+use super::frechet::{Distance, FRECHET};
 use super::tensorboard::EventFile;
 
 /// Stretches of a plotted line.
@@ -100,11 +101,8 @@ impl RunFolder {
     /// # Errors
     /// Those of the file system.
     pub fn rewind(&mut self, step: u64) -> Result<(), Error> {
-        let mut text = String::new();
-        for line in self.metrics()?.iter().filter(|line| line.step <= step) {
-            text.push_str(&to_line(line)?);
-        }
-        disk::replace_unsynced(&self.metrics_file(), text.as_bytes())?;
+        keep_lines(&self.metrics_file(), |line: &Metrics| line.step <= step)?;
+        keep_lines(&self.dir.join(FRECHET), |line: &Distance| line.step <= step)?;
         self.events = Some(EventFile::create(&self.dir.join("tensorboard"), step + 1)?);
         Ok(())
     }
@@ -114,11 +112,7 @@ impl RunFolder {
     /// # Errors
     /// Those of the file system.
     pub fn append(&self, metrics: &Metrics) -> Result<(), Error> {
-        let mut file = fs_err::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.metrics_file())?;
-        file.write_all(to_line(metrics)?.as_bytes())?;
+        append_line(&self.metrics_file(), metrics)?;
         if let Some(events) = &self.events {
             let values = [
                 ("loss", metrics.loss),
@@ -129,6 +123,18 @@ impl RunFolder {
                 ("images_per_second", metrics.images_per_second),
             ];
             events.scalars(metrics.step, &values)?;
+        }
+        Ok(())
+    }
+
+    /// Appends a line to `frechet.jsonl`, and the distance to TensorBoard's events.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn append_distance(&self, distance: &Distance) -> Result<(), Error> {
+        append_line(&self.dir.join(FRECHET), distance)?;
+        if let Some(events) = &self.events {
+            events.scalars(distance.step, &[("frechet", distance.frechet)])?;
         }
         Ok(())
     }
@@ -186,9 +192,30 @@ pub(super) fn plot(dir: &Path) -> Result<(), Error> {
     Ok(disk::rename(&aside, &path)?)
 }
 
-fn to_line(metrics: &Metrics) -> Result<String, Error> {
-    let line = serde_json::to_string(metrics).map_err(std::io::Error::other)?;
+fn to_line(value: &impl Serialize) -> Result<String, Error> {
+    let line = serde_json::to_string(value).map_err(std::io::Error::other)?;
     Ok(line + "\n")
+}
+
+fn append_line(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let line = to_line(value)?;
+    let mut file = fs_err::OpenOptions::new().create(true).append(true).open(path)?;
+    Ok(file.write_all(line.as_bytes())?)
+}
+
+/// Writes a file of lines again with those that are to be kept, if there is such a file.
+fn keep_lines<T: Serialize + DeserializeOwned>(
+    path: &Path,
+    is_kept: impl Fn(&T) -> bool,
+) -> Result<(), Error> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for line in json_lines::<T>(path)?.iter().filter(|line| is_kept(line)) {
+        text.push_str(&to_line(line)?);
+    }
+    Ok(disk::replace_unsynced(path, text.as_bytes())?)
 }
 
 fn series(name: &str, all: &[Metrics], value: impl Fn(&Metrics) -> f64) -> Series {

@@ -8,6 +8,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod folder;
+mod frechet;
 mod learner;
 mod preview;
 mod resume;
@@ -33,12 +34,14 @@ use crate::memory;
 
 pub use error::Error;
 pub use folder::{METRICS, Metrics, PLOTTED_POINTS, RunFolder, json_lines, smoothed};
+pub use frechet::{Distance, FRECHET};
 pub use learner::{Learner, StepReport};
 pub use preview::grid_columns;
 pub use tensorboard::EventFile;
 pub use timing::{matmul_gflops, step_times};
 pub use together::{check_batch, slice_of};
 
+use frechet::Frechet;
 use preview::Preview;
 use saver::Saver;
 
@@ -95,6 +98,8 @@ pub enum Event<'a> {
     Saved(&'a Path, Duration),
     /// A grid of samples was written.
     Sampled(&'a Path),
+    /// The Frechet distance of samples was measured.
+    Scored(&'a Distance),
     /// Something that the user should know.
     Note(&'a str),
 }
@@ -152,6 +157,7 @@ pub fn fit_among(
         memory::check(&slice_of(config, reducer.ranks()), cached, available, sharing)?;
     }
 
+    let frechet = Frechet::find(&config.run)?;
     let mut folder = together::open_folder(&plan.out, reducer)?;
     let (found, damaged) = match &folder {
         Some(folder) => resume::newest_sound(folder.path(), listener)?,
@@ -256,14 +262,20 @@ pub fn fit_among(
             last = Some(metrics);
         }
         saver.poll(listener)?;
-        if config.run.is_checkpoint_due(step) {
-            save(&mut saver, &state, &learner, reducer, listener)?;
-        }
         if config.run.sample_every > 0
             && (step.is_multiple_of(config.run.sample_every) || is_last)
             && let Some(folder) = &folder
         {
             preview.write(folder, &state, &learner, listener)?;
+        }
+        if let (Some(frechet), Some(folder)) = (&frechet, &folder)
+            && (step.is_multiple_of(config.run.frechet_every) || is_last)
+        {
+            frechet.measure(folder, &state, &learner, stop, listener)?;
+        }
+        // After the pictures: a run that is killed while they are made comes to them again.
+        if config.run.is_checkpoint_due(step) {
+            save(&mut saver, &state, &learner, reducer, listener)?;
         }
     }
     if stop.load(Ordering::Relaxed) && state.step < config.run.num_steps {

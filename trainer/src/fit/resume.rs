@@ -7,7 +7,7 @@ use crate::checkpoint::{self, Buffers, DatasetRecord, State};
 use crate::config::{Config, LrSchedule, entries};
 
 /// Keys that change how a run is carried out, not what it computes.
-const FREE: [&str; 14] = [
+const FREE: [&str; 17] = [
     "data.path",
     "data.workers",
     "data.cache",
@@ -20,6 +20,9 @@ const FREE: [&str; 14] = [
     "run.sample_count",
     "run.sample_steps",
     "run.sample_cfg",
+    "run.frechet_every",
+    "run.frechet_samples",
+    "run.frechet_inception",
     "run.recompute",
     "run.threads",
 ];

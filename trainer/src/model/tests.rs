@@ -120,7 +120,9 @@ fn running_blocks_again_gives_the_same_bits() {
                 *p += 0.05 * (0.917 * i as f32).sin();
             }
             let x: Vec<f32> = (0..2 * 4 * 36).map(|i| (0.37 * i as f32).sin()).collect();
-            let (out, saved) = model.forward_train(&params, None, &x, &[3.0, 700.0], &[1, 3]).unwrap();
+            let (out, saved) = model
+                .forward_train(&params, None, &x, &[3.0, 700.0], &[1, 3])
+                .unwrap();
             let mut grads = vec![0.0; params.len()];
             let dx = model.backward(&params, saved, &out, &mut grads).unwrap();
             (out, dx, grads)

@@ -27,7 +27,10 @@ impl Pool {
             .range_mut(length..=length + length / 2)
             .find_map(|(_, buffers)| buffers.pop());
         drop(free);
-        #[cfg_attr(not(test), expect(unused_mut, reason = "tests make reading before writing visible"))]
+        #[cfg_attr(
+            not(test),
+            expect(unused_mut, reason = "tests make reading before writing visible")
+        )]
         let mut numbers = found.unwrap_or_else(|| vec![0.0; length]);
         #[cfg(test)]
         numbers.fill(f32::NAN);

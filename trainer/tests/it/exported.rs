@@ -203,7 +203,7 @@ fn curves_of_several_runs_come_in_one_picture() {
         &["plot", &one, "--key", "accuracy", "--out", &out],
         "it has epoch, grad_norm, images_per_second",
     );
-    told(&["plot", &data, "--out", &out], "has no metrics.jsonl");
+    told(&["plot", &data, "--out", &out], "metrics.jsonl is missing");
     told(&["plot", &one, "--out", "x.svg"], "must end in .png");
     told(
         &["plot", &one, "--from", "9", "--out", &out],

@@ -3,6 +3,7 @@
 
 mod commands;
 mod exported;
+mod frechet;
 mod latents;
 #[cfg(feature = "mpi")]
 mod mpi;

@@ -261,8 +261,13 @@ impl Learner {
             .collect();
         let is_bf16 = self.config.run.precision == Precision::Bf16;
         let (output, saved) = bf16::scope(is_bf16, || {
-            self.model
-                .forward_train(&self.params, self.kernels.as_ref(), &inputs.x_t, &t, &inputs.labels)
+            self.model.forward_train(
+                &self.params,
+                self.kernels.as_ref(),
+                &inputs.x_t,
+                &t,
+                &inputs.labels,
+            )
         })?;
         let clock = Clock::start(Op::Diffusion);
         let width = output.len() / count;
