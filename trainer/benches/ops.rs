@@ -11,6 +11,10 @@ use std::time::Instant;
 
 use trainer::ops::long_conv::LongConv;
 use trainer::ops::ssm_kernel::{Discretization, SsmParams, kernels, kernels_backward};
+use trainer::optim::{AdamW, AdamWConfig, Rates};
+
+/// Parameters of the optimiser's row: far more than fit into a cache.
+const PARAMETERS: usize = 1 << 25;
 
 /// The processor time of this thread so far, in seconds; wall-clock time where the system does not tell.
 fn processor_seconds() -> f64 {
@@ -26,8 +30,8 @@ fn processor_seconds() -> f64 {
     }
 }
 
-/// The mean over a second of processor time: other work on the machine does not count.
-fn time(name: &str, mut work: impl FnMut()) {
+/// The mean over a second of processor time, in milliseconds: other work on the machine does not count.
+fn time(name: &str, mut work: impl FnMut()) -> f64 {
     work();
     let begin = processor_seconds();
     let (mut runs, mut spent) = (0, 0.0);
@@ -36,7 +40,9 @@ fn time(name: &str, mut work: impl FnMut()) {
         runs += 1;
         spent = processor_seconds() - begin;
     }
-    println!("{name:<24} {:>9.3} ms", 1e3 * spent / f64::from(runs));
+    let mean = 1e3 * spent / f64::from(runs);
+    println!("{name:<24} {mean:>9.3} ms");
+    mean
 }
 
 fn main() {
@@ -47,7 +53,27 @@ fn main() {
         .build()
         .expect("a thread");
     println!("D {dim}, L {length}, batch {batch}, one thread");
-    pool.install(|| ops(dim, length, batch));
+    pool.install(|| {
+        ops(dim, length, batch);
+        optimizer();
+    });
+}
+
+fn optimizer() {
+    let mut adamw = AdamW::new(AdamWConfig::default(), PARAMETERS, Vec::new());
+    let (mut params, mut ema) = (vec![0.5; PARAMETERS], vec![0.5; PARAMETERS]);
+    let grads: Vec<f32> = (0..PARAMETERS).map(|i| (0.37 * i as f32).sin()).collect();
+    let rates = Rates {
+        lr: 1e-4,
+        ssm_lr: 1e-4,
+        grad_scale: 1.0,
+    };
+    let mut step = 0;
+    let milliseconds = time("AdamW, EMA", || {
+        step += 1;
+        adamw.step(step, rates, black_box(&mut params), &grads, &mut ema);
+    });
+    println!("{:>33.2} ns a parameter", 1e6 * milliseconds / PARAMETERS as f64);
 }
 
 fn ops(dim: usize, length: usize, batch: usize) {
