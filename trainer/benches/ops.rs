@@ -6,9 +6,11 @@
     reason = "a benchmark prints, and stops where it cannot measure"
 )]
 
-use std::hint::black_box;
-use std::time::Instant;
+mod clock;
 
+use std::hint::black_box;
+
+use clock::milliseconds;
 use trainer::ops::long_conv::LongConv;
 use trainer::ops::ssm_kernel::{Discretization, SsmParams, kernels, kernels_backward};
 use trainer::optim::{AdamW, AdamWConfig, Rates};
@@ -16,31 +18,9 @@ use trainer::optim::{AdamW, AdamWConfig, Rates};
 /// Parameters of the optimiser's row: far more than fit into a cache.
 const PARAMETERS: usize = 1 << 25;
 
-/// The processor time of this thread so far, in seconds; wall-clock time where the system does not tell.
-fn processor_seconds() -> f64 {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    match schedstat
-        .split(' ')
-        .next()
-        .and_then(|time| time.parse::<f64>().ok())
-    {
-        Some(nanoseconds) => 1e-9 * nanoseconds,
-        None => START.elapsed().as_secs_f64(),
-    }
-}
-
-/// The mean over a second of processor time, in milliseconds: other work on the machine does not count.
-fn time(name: &str, mut work: impl FnMut()) -> f64 {
-    work();
-    let begin = processor_seconds();
-    let (mut runs, mut spent) = (0, 0.0);
-    while spent < 1.0 {
-        work();
-        runs += 1;
-        spent = processor_seconds() - begin;
-    }
-    let mean = 1e3 * spent / f64::from(runs);
+/// [`milliseconds`], told.
+fn time(name: &str, work: impl FnMut()) -> f64 {
+    let mean = milliseconds(work);
     println!("{name:<24} {mean:>9.3} ms");
     mean
 }
