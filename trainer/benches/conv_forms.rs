@@ -55,7 +55,11 @@ fn row(dim: usize, length: usize, batch: usize) {
     let mut y_chunks = vec![0.0; y.len()];
     let chunks = milliseconds(|| by_chunk.forward(&problem, &mut y_chunks));
     for (name, other) in [("realfft", &y_fft), ("chunks", &y_chunks)] {
-        let error = y.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let error = y
+            .iter()
+            .zip(other)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
         let largest = y.iter().map(|v| v.abs()).fold(0.0, f32::max);
         assert!(error < 1e-3 * largest, "{name} is off by {error} of {largest}");
     }

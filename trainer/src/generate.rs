@@ -8,7 +8,9 @@ use std::str::FromStr;
 use candle_core::{Device, Tensor};
 use preprocess::image::{RgbImage, tensor};
 use preprocess::vae::AutoencoderKl;
+use serde::{Deserialize, Serialize};
 use shards::rng::{Philox, Stream};
+use xxhash_rust::xxh64::Xxh64;
 
 use crate::checkpoint::DatasetRecord;
 use crate::config::Config;
@@ -16,6 +18,9 @@ use crate::diffusion::{self, Schedule};
 use crate::export;
 use crate::model::{self, DiffuSsm, Kernels};
 use crate::sampler::{self, Guidance, SampleConfig, Sampler};
+
+/// Weights that are hashed at a time.
+const HASHED_AT_ONCE: usize = 1 << 16;
 
 /// What can go wrong while sampling.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +55,8 @@ pub enum Error {
 }
 
 /// Which class each image is of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Labels {
     /// Image i is of class `i mod classes`.
     #[default]
@@ -89,7 +95,7 @@ impl Labels {
 }
 
 /// What defines a set of samples, beside the model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SamplePlan {
     /// Seed of all noise and of random labels.
     pub seed: u64,
@@ -160,6 +166,25 @@ impl Generator {
             config,
             dataset,
             step,
+        })
+    }
+
+    /// Everything that the images of `plan` depend on, beside their indices: weights by their hash, architecture,
+    /// autoencoder, plan.
+    pub fn definition(&self, plan: &SamplePlan) -> serde_json::Value {
+        let mut hash = Xxh64::new(0);
+        for part in self.weights.chunks(HASHED_AT_ONCE) {
+            let bytes: Vec<u8> = part.iter().flat_map(|value| value.to_le_bytes()).collect();
+            hash.update(&bytes);
+        }
+        serde_json::json!({
+            "step": self.step,
+            "weights": format!("{:016x}", hash.digest()),
+            "model": self.config.model,
+            "num_timesteps": self.config.diffusion.num_timesteps,
+            "vae": self.dataset.vae,
+            "image_size": self.dataset.image_size,
+            "plan": plan,
         })
     }
 
@@ -241,11 +266,12 @@ impl Generator {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::model::ModelConfig;
 
-    fn generator() -> Generator {
+    /// A small model of pictures of 4 x 4 pixels.
+    pub(crate) fn generator() -> Generator {
         let config = Config {
             model: ModelConfig {
                 hidden_size: 16,

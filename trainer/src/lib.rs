@@ -4,6 +4,7 @@
 //! and `optim` (AdamW and EMA); `checkpoint` keeps what they changed; `export` gives the weights away; `generate` samples from
 //! both.
 
+pub mod bulk;
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;

@@ -54,7 +54,7 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
     if let Some(available) = args.memory.available() {
         memory::check(&slice_of(config, ranks), 0, available, sharing)?;
     }
-    let threads = threads_of(config, reducer);
+    let threads = threads_of(config.run.threads, reducer);
     let times = with_threads(threads, || Ok(step_times(config, args.steps, reducer)?))?;
     if rank > 0 {
         return Ok(exit::DONE);

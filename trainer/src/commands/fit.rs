@@ -71,7 +71,7 @@ fn train(args: &FitArgs, printer: &mut Printer, reducer: &mut HostReducer) -> Re
     let is_first = reducer.rank() == 0;
     let signals = Signals::listen()?;
     let started = Instant::now();
-    let threads = threads_of(&plan.resolved.config, reducer);
+    let threads = threads_of(plan.resolved.config.run.threads, reducer);
     let done = with_threads(threads, || {
         if !is_first {
             return Ok(fit::fit_among(&plan, &signals.stop, reducer, &mut |_| {}));

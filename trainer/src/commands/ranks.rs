@@ -3,7 +3,6 @@
 use anyhow::Result;
 use preprocess::console::Printer;
 
-use crate::config::Config;
 #[cfg(not(feature = "mpi"))]
 use crate::distributed::Error;
 use crate::distributed::{HostReducer, Launch, Single, threads_of_rank};
@@ -22,9 +21,9 @@ pub(super) fn with_ranks(
     }
 }
 
-/// Threads of this process; 0: as many as there are cores.
-pub(super) fn threads_of(config: &Config, reducer: &mut HostReducer) -> usize {
-    match config.run.threads {
+/// Threads of this process where `wanted` are asked for; 0: as many as there are cores for it.
+pub(super) fn threads_of(wanted: usize, reducer: &mut HostReducer) -> usize {
+    match wanted {
         0 if reducer.ranks() > 1 => threads_of_rank(reducer),
         threads => threads,
     }

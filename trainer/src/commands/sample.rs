@@ -1,15 +1,17 @@
 //! `trainer sample`: images of a trained model, as a PNG grid or an ADM sample file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use preprocess::console::count::parse_count;
 use preprocess::console::grid::write_grid_png;
 use preprocess::console::{JsonTarget, Printer, Progress, exit};
-use preprocess::npz::{Dtype, Header, NpzWriter};
 use preprocess::vae::AutoencoderKl;
 
+use super::ranks::{threads_of, with_ranks};
 use super::with_threads;
+use crate::bulk::SampleSet;
+use crate::distributed::HostReducer;
 use crate::fit::grid_columns;
 use crate::generate::{Generator, Labels, SamplePlan};
 use crate::sampler::{Guidance, GuidanceMode, Sampler};
@@ -129,19 +131,25 @@ pub fn run(args: &SampleArgs, printer: &mut Printer) -> Result<u8> {
     if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs_err::create_dir_all(folder)?;
     }
-    with_threads(args.threads, || {
-        if is_archive {
-            archive(args, &plan, &generator, &vae, printer)
-        } else {
-            let mut images = Vec::new();
-            draw(args, &plan, &generator, &vae, printer, |batch| {
-                images.extend(batch);
+    with_ranks(printer, |printer, group| {
+        let threads = threads_of(args.threads, group);
+        with_threads(threads, || {
+            if is_archive {
+                archive(args, &plan, &generator, &vae, printer, group)
+            } else if group.rank() == 0 {
+                grid(args, &plan, &generator, &vae, printer)
+            } else {
                 Ok(())
-            })?;
-            let columns = grid_columns(images.len(), generator.config.model.num_classes);
-            Ok(write_grid_png(&images, columns, &args.out)?)
+            }
+        })?;
+        if group.rank() == 0 {
+            tell(args, &generator, printer)?;
         }
-    })?;
+        Ok(exit::DONE)
+    })
+}
+
+fn tell(args: &SampleArgs, generator: &Generator, printer: &mut Printer) -> Result<()> {
     printer.say(format_args!(
         "wrote {} images of step {} to {}",
         args.count,
@@ -149,71 +157,63 @@ pub fn run(args: &SampleArgs, printer: &mut Printer) -> Result<u8> {
         args.out.display()
     ));
     let report = serde_json::json!({ "out": args.out, "count": args.count, "step": generator.step });
-    printer.json(json, &report)?;
-    Ok(exit::DONE)
+    Ok(printer.json(&args.json, &report)?)
 }
 
-/// Draws the images batch by batch.
-fn draw(
+/// Writes a grid as PNG.
+fn grid(
     args: &SampleArgs,
     plan: &SamplePlan,
     generator: &Generator,
     vae: &AutoencoderKl,
     printer: &mut Printer,
-    mut take: impl FnMut(Vec<preprocess::image::RgbImage>) -> Result<()>,
 ) -> Result<()> {
     let mut progress = Progress::new(printer, "sample", "images", 0, Some(args.count));
     let indices: Vec<u64> = (0..args.count).collect();
-    let mut done = 0;
+    let mut images = Vec::new();
     for indices in indices.chunks(args.sampling.batch as usize) {
-        take(generator.images(plan, vae, indices)?)?;
-        done += indices.len() as u64;
-        progress.set(printer, done, "");
+        images.extend(generator.images(plan, vae, indices)?);
+        progress.set(printer, images.len() as u64, "");
     }
     progress.finish();
-    Ok(())
+    let columns = grid_columns(images.len(), generator.config.model.num_classes);
+    Ok(write_grid_png(&images, columns, &args.out)?)
 }
 
-/// Writes an ADM sample file; it appears when it is complete.
+/// Writes an ADM sample file, from parts that a killed command leaves for the next.
 fn archive(
     args: &SampleArgs,
     plan: &SamplePlan,
     generator: &Generator,
     vae: &AutoencoderKl,
     printer: &mut Printer,
+    group: &mut HostReducer,
 ) -> Result<()> {
-    let path: &Path = &args.out;
-    let (count, side) = (args.count as usize, generator.dataset.image_size);
-    let mut writer = NpzWriter::create(path)?;
-    writer.start(
-        "arr_0",
-        &Header {
-            dtype: Dtype::U8,
-            shape: vec![count, side, side, 3],
-        },
-    )?;
-    draw(args, plan, generator, vae, printer, |images| {
-        for image in images {
-            if (image.width, image.height) != (side, side) {
-                bail!(
-                    "an image of {} x {} pixels where {side} x {side} was expected",
-                    image.width,
-                    image.height
-                );
-            }
-            writer.write(&image.data)?;
+    let mut parts = args.out.clone().into_os_string();
+    parts.push(".parts");
+    let set = SampleSet::open(parts.as_ref(), generator, plan, args.count, group)?;
+    let is_first = group.rank() == 0;
+    let mut progress: Option<Progress> = None;
+    set.draw(vae, args.sampling.batch as usize, group, |done, total| {
+        if !is_first {
+            return;
         }
-        Ok(())
+        match &mut progress {
+            Some(progress) => progress.set(printer, done, ""),
+            None => {
+                if done > 0 {
+                    printer.note(format_args!("continuing after {done} images"));
+                }
+                progress = Some(Progress::new(printer, "sample", "images", done, Some(total)));
+            }
+        }
     })?;
-    writer.start(
-        "arr_1",
-        &Header {
-            dtype: Dtype::I64,
-            shape: vec![count],
-        },
-    )?;
-    for index in 0..args.count {
-        writer.write(&i64::from(generator.label(plan, index)?).to_le_bytes())?;
+    if let Some(progress) = progress {
+        progress.finish();
     }
-    Ok(writer.finish()?)
+    if is_first {
+        set.assemble(&args.out)?;
+        set.remove()?;
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod threads;
+pub(crate) mod threads;
 
 pub use error::Error;
 pub use launcher::Launch;

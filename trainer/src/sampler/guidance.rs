@@ -16,7 +16,7 @@ pub enum GuidanceMode {
 }
 
 /// How strongly, on which channels, and where.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Guidance {
     /// w; 1 runs the conditional branch alone.
     pub scale: f64,

@@ -9,6 +9,7 @@ mod latents;
 mod mpi;
 mod presets;
 mod resume;
+mod samples;
 mod tensorboard;
 mod unkillable;
 

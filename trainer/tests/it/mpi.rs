@@ -259,3 +259,29 @@ fn processes_that_mpi_does_not_connect_are_refused() {
         "{told}"
     );
 }
+
+#[test]
+fn two_processes_draw_the_archive_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, run_dir) = (dataset(dir.path()), dir.path().join("run").display().to_string());
+    assert_eq!(trainer(&with(&small(&data, &run_dir), &["run.num_steps=2"])).0, 0);
+    let draw = |name: &str, ranks: usize| {
+        let out = dir.path().join(name);
+        let path = out.display().to_string();
+        let args = [
+            "sample",
+            "--checkpoint",
+            &run_dir,
+            "--count",
+            "150",
+            "--steps",
+            "3",
+            "--out",
+            &path,
+        ];
+        let done = run(ranks, &args);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        std::fs::read(out).unwrap()
+    };
+    assert!(draw("one.npz", 1) == draw("two.npz", 2));
+}

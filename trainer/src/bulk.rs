@@ -1,0 +1,414 @@
+//! Many samples, in parts that are written as they are finished: what was killed goes on, and processes share the work.
+//!
+//! A folder holds `samples.json`, which tells what the images are of, and `part-00000.npz`, `part-00001.npz`, .. with
+//! [`PART_IMAGES`] images and labels each, the last with fewer. An image depends on what `samples.json` says and on its
+//! index alone, so neither batches nor processes show in the parts, and a larger set goes on from a smaller one.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use preprocess::image::RgbImage;
+use preprocess::npz::{self, Dtype, Header, NpzReader, NpzWriter};
+use preprocess::vae::AutoencoderKl;
+use serde_json::Value;
+use shards::disk;
+use shards::lock::FolderLock;
+
+use crate::distributed::Group;
+use crate::generate::{self, Generator, SamplePlan};
+
+/// Images of a part: a kill loses less than so many.
+pub const PART_IMAGES: u64 = 64;
+/// File that tells what the images are of.
+const DEFINITION: &str = "samples.json";
+const IMAGES: &str = "arr_0";
+const LABELS: &str = "arr_1";
+
+/// Why samples cannot be drawn or put together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Sampling failed.
+    #[error(transparent)]
+    Generate(#[from] generate::Error),
+    /// A part cannot be read or written.
+    #[error(transparent)]
+    Npz(#[from] npz::Error),
+    /// A file or folder cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Another process draws into the folder.
+    #[error(transparent)]
+    Locked(#[from] shards::error::Error),
+    /// The folder has samples of something else.
+    #[error(
+        "{} holds other samples: {key} was {was}, now it is {now}\nhint: choose another place, or remove that folder",
+        path.display()
+    )]
+    Other {
+        /// The folder.
+        path: PathBuf,
+        /// What differs, dotted.
+        key: String,
+        /// Its value there.
+        was: String,
+        /// Its value now.
+        now: String,
+    },
+    /// An image is not of the dataset's size.
+    #[error("an image of {width} x {height} pixels where {side} x {side} was expected")]
+    Size {
+        /// Pixels.
+        width: usize,
+        /// Pixels.
+        height: usize,
+        /// Pixels of the dataset's images.
+        side: usize,
+    },
+}
+
+/// A set of samples in parts.
+pub struct SampleSet<'a> {
+    dir: PathBuf,
+    generator: &'a Generator,
+    plan: &'a SamplePlan,
+    count: u64,
+    /// In the first process.
+    _lock: Option<FolderLock>,
+}
+
+impl<'a> SampleSet<'a> {
+    /// Opens or makes the folder `dir` for the first `count` images of `plan`. All processes of `group` call it.
+    ///
+    /// # Errors
+    /// [`Error::Other`] when the folder has samples of something else; [`Error::Locked`].
+    pub fn open(
+        dir: &Path,
+        generator: &'a Generator,
+        plan: &'a SamplePlan,
+        count: u64,
+        group: &mut (impl Group + ?Sized),
+    ) -> Result<Self, Error> {
+        let mut lock = None;
+        if group.rank() == 0 {
+            disk::create_dir_all(dir)?;
+            lock = Some(FolderLock::acquire(dir, "draws samples")?);
+            let definition = generator.definition(plan);
+            let path = dir.join(DEFINITION);
+            if path.exists() {
+                let found = serde_json::from_slice(&fs_err::read(&path)?).unwrap_or(Value::Null);
+                check_same(dir, &found, &definition)?;
+            } else {
+                disk::replace_unsynced(&path, format!("{definition:#}\n").as_bytes())?;
+            }
+        }
+        // The others do not look before the first has.
+        group.barrier();
+        Ok(Self {
+            dir: dir.to_owned(),
+            generator,
+            plan,
+            count,
+            _lock: lock,
+        })
+    }
+
+    /// The numbers of all parts.
+    pub fn parts(&self) -> Range<u64> {
+        0..self.count.div_ceil(PART_IMAGES)
+    }
+
+    /// The file of a part.
+    pub fn path(&self, part: u64) -> PathBuf {
+        self.dir.join(format!("part-{part:05}.npz"))
+    }
+
+    fn indices(&self, part: u64) -> Range<u64> {
+        part * PART_IMAGES..((part + 1) * PART_IMAGES).min(self.count)
+    }
+
+    /// Whether a part is there, with all of its images.
+    fn is_done(&self, part: u64) -> bool {
+        let images = self.indices(part);
+        let found = NpzReader::open(&self.path(part)).and_then(|mut reader| reader.image_shape(IMAGES));
+        found.is_ok_and(|[count, ..]| count as u64 >= images.end - images.start)
+    }
+
+    /// Draws what is missing, `batch` images at a time, each process of `group` its share of the parts; `done` hears how
+    /// many of the images of this process are there, and how many it has. Returns when all of them are there.
+    ///
+    /// # Errors
+    /// Those of sampling and of the file system; finished parts stay.
+    pub fn draw(
+        &self,
+        vae: &AutoencoderKl,
+        batch: usize,
+        group: &mut (impl Group + ?Sized),
+        mut done: impl FnMut(u64, u64),
+    ) -> Result<(), Error> {
+        let (rank, ranks) = (group.rank() as u64, group.ranks() as u64);
+        let mine = self.parts().filter(|part| part % ranks == rank);
+        let (there, missing): (Vec<u64>, Vec<u64>) = mine.partition(|&part| self.is_done(part));
+        let images = |parts: &[u64]| -> u64 {
+            parts
+                .iter()
+                .map(|&part| self.indices(part).end - self.indices(part).start)
+                .sum()
+        };
+        let mut drawn = images(&there);
+        let total = drawn + images(&missing);
+        done(drawn, total);
+        let indices: Vec<u64> = missing.iter().flat_map(|&part| self.indices(part)).collect();
+        let mut parts = missing.into_iter().peekable();
+        let mut waiting: Vec<RgbImage> = Vec::new();
+        for indices in indices.chunks(batch.max(1)) {
+            waiting.extend(self.generator.images(self.plan, vae, indices)?);
+            drawn += indices.len() as u64;
+            while let Some(&part) = parts.peek() {
+                let range = self.indices(part);
+                let length = (range.end - range.start) as usize;
+                if waiting.len() < length {
+                    break;
+                }
+                self.write(part, &waiting[..length])?;
+                waiting.drain(..length);
+                parts.next();
+            }
+            done(drawn, total);
+        }
+        group.barrier();
+        Ok(())
+    }
+
+    fn write(&self, part: u64, images: &[RgbImage]) -> Result<(), Error> {
+        let mut writer = NpzWriter::create(&self.path(part))?;
+        writer.start(IMAGES, &self.image_header(images.len()))?;
+        for image in images {
+            self.write_image(&mut writer, image)?;
+        }
+        self.write_labels(&mut writer, self.indices(part))?;
+        Ok(writer.finish()?)
+    }
+
+    fn image_header(&self, count: usize) -> Header {
+        let side = self.generator.dataset.image_size;
+        Header {
+            dtype: Dtype::U8,
+            shape: vec![count, side, side, 3],
+        }
+    }
+
+    fn write_image(&self, writer: &mut NpzWriter, image: &RgbImage) -> Result<(), Error> {
+        let side = self.generator.dataset.image_size;
+        let &RgbImage { width, height, .. } = image;
+        if (width, height) != (side, side) {
+            return Err(Error::Size { width, height, side });
+        }
+        Ok(writer.write(&image.data)?)
+    }
+
+    fn write_labels(&self, writer: &mut NpzWriter, indices: Range<u64>) -> Result<(), Error> {
+        let header = Header {
+            dtype: Dtype::I64,
+            shape: vec![(indices.end - indices.start) as usize],
+        };
+        writer.start(LABELS, &header)?;
+        for index in indices {
+            let label = i64::from(self.generator.label(self.plan, index)?);
+            writer.write(&label.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Shows all images in their order, `batch` at a time and never of two parts.
+    ///
+    /// # Errors
+    /// Those of the parts and of `visit`.
+    pub fn visit<E: From<npz::Error>>(
+        &self,
+        batch: usize,
+        mut visit: impl FnMut(Vec<RgbImage>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for part in self.parts() {
+            let images = self.indices(part);
+            let limit = (images.end - images.start) as usize;
+            NpzReader::open(&self.path(part))?.visit_images(IMAGES, batch, limit, &mut visit)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all parts as one sample file of ADM: `arr_0` [N, H, W, 3], `arr_1` [N] labels. It appears when it is complete.
+    ///
+    /// # Errors
+    /// Those of the parts and of the file system.
+    pub fn assemble(&self, out: &Path) -> Result<(), Error> {
+        let mut writer = NpzWriter::create(out)?;
+        writer.start(IMAGES, &self.image_header(self.count as usize))?;
+        self.visit(PART_IMAGES as usize, |images| {
+            images
+                .iter()
+                .try_for_each(|image| self.write_image(&mut writer, image))
+        })?;
+        self.write_labels(&mut writer, 0..self.count)?;
+        Ok(writer.finish()?)
+    }
+
+    /// Removes the folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove(self) -> Result<(), Error> {
+        let dir = self.dir.clone();
+        drop(self);
+        Ok(disk::remove_dir_all(&dir)?)
+    }
+}
+
+/// Refuses a folder whose definition differs.
+fn check_same(dir: &Path, found: &Value, wanted: &Value) -> Result<(), Error> {
+    let (mut was, mut now) = (BTreeMap::new(), BTreeMap::new());
+    flatten("", found, &mut was);
+    flatten("", wanted, &mut now);
+    let keys = was.keys().chain(now.keys());
+    let text = |value: Option<&String>| value.map_or_else(|| "nothing".to_owned(), Clone::clone);
+    match keys.into_iter().find(|key| was.get(*key) != now.get(*key)) {
+        None => Ok(()),
+        Some(key) => Err(Error::Other {
+            path: dir.to_owned(),
+            key: key.clone(),
+            was: text(was.get(key)),
+            now: text(now.get(key)),
+        }),
+    }
+}
+
+/// The leaves of a JSON value by their dotted names.
+fn flatten(prefix: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let name = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
+                flatten(&name, value, leaves);
+            }
+        }
+        leaf => {
+            leaves.insert(prefix.to_owned(), leaf.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distributed::Single;
+    use crate::distributed::threads::Threads;
+    use crate::generate::tests::generator;
+    use crate::sampler::{Guidance, Sampler};
+
+    const COUNT: u64 = PART_IMAGES + 6;
+
+    fn plan() -> SamplePlan {
+        SamplePlan {
+            steps: "3".to_owned(),
+            sampler: Sampler::Ddpm,
+            guidance: Guidance {
+                scale: 1.5,
+                ..Guidance::default()
+            },
+            ..SamplePlan::default()
+        }
+    }
+
+    /// Draws the first `count` images in one process; the numbers of images that were there and that are there.
+    fn draw(dir: &Path, plan: &SamplePlan, count: u64, batch: usize) -> Result<(u64, u64), Error> {
+        let generator = generator();
+        let vae = generator.autoencoder().unwrap();
+        let set = SampleSet::open(dir, &generator, plan, count, &mut Single)?;
+        let mut seen = Vec::new();
+        set.draw(&vae, batch, &mut Single, |done, _| seen.push(done))?;
+        Ok((seen[0], *seen.last().unwrap()))
+    }
+
+    fn bytes(dir: &Path) -> Vec<Vec<u8>> {
+        let part = |number: u64| fs_err::read(dir.join(format!("part-{number:05}.npz"))).unwrap();
+        (0..2).map(part).collect()
+    }
+
+    #[test]
+    fn neither_batches_nor_processes_show() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = dir.path().join("1");
+        assert_eq!(draw(&one, &plan(), COUNT, 1).unwrap(), (0, COUNT));
+        for batch in [4, 7, 16, 200] {
+            let other = dir.path().join(batch.to_string());
+            draw(&other, &plan(), COUNT, batch).unwrap();
+            assert!(bytes(&other) == bytes(&one), "batch {batch}");
+        }
+        let (two, plan) = (dir.path().join("two"), plan());
+        std::thread::scope(|scope| {
+            for mut group in Threads::group(2) {
+                let (two, plan) = (&two, &plan);
+                scope.spawn(move || {
+                    let generator = generator();
+                    let vae = generator.autoencoder().unwrap();
+                    let set = SampleSet::open(two, &generator, plan, COUNT, &mut group).unwrap();
+                    set.draw(&vae, 5, &mut group, |_, _| {}).unwrap();
+                    assert!(set.parts().all(|part| set.is_done(part)));
+                });
+            }
+        });
+        assert!(bytes(&two) == bytes(&one), "two processes");
+    }
+
+    #[test]
+    fn what_is_missing_or_cut_is_drawn_again_and_a_larger_set_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+        draw(&whole, &plan(), COUNT, 8).unwrap();
+        draw(&cut, &plan(), 10, 8).unwrap();
+        assert_eq!(draw(&cut, &plan(), COUNT, 8).unwrap(), (0, COUNT));
+        assert!(bytes(&cut) == bytes(&whole));
+        let part = cut.join("part-00001.npz");
+        let text = fs_err::read(&part).unwrap();
+        fs_err::write(&part, &text[..text.len() / 2]).unwrap();
+        assert_eq!(draw(&cut, &plan(), COUNT, 8).unwrap(), (PART_IMAGES, COUNT));
+        assert!(bytes(&cut) == bytes(&whole));
+
+        let out = dir.path().join("samples.npz");
+        let (generator, plan) = (generator(), plan());
+        let set = SampleSet::open(&whole, &generator, &plan, COUNT, &mut Single).unwrap();
+        set.assemble(&out).unwrap();
+        let vae = generator.autoencoder().unwrap();
+        let images = generator
+            .images(&plan, &vae, &(0..COUNT).collect::<Vec<_>>())
+            .unwrap();
+        let mut found = Vec::new();
+        NpzReader::open(&out)
+            .unwrap()
+            .visit_images(IMAGES, 9, usize::MAX, |images| {
+                found.extend(images);
+                Ok::<(), npz::Error>(())
+            })
+            .unwrap();
+        assert!(found == images);
+        set.remove().unwrap();
+        assert!(!whole.exists());
+    }
+
+    #[test]
+    fn a_folder_of_other_samples_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        draw(dir.path(), &plan(), 2, 2).unwrap();
+        let other = SamplePlan { seed: 3, ..plan() };
+        let error = draw(dir.path(), &other, 2, 2).unwrap_err().to_string();
+        assert!(
+            error.contains("holds other samples: plan.seed was 0, now it is 3"),
+            "{error}"
+        );
+    }
+}
