@@ -34,6 +34,12 @@ pub enum Error {
     /// A model could not be sampled from.
     #[error(transparent)]
     Generate(#[from] trainer::generate::Error),
+    /// Samples could not be drawn or kept.
+    #[error(transparent)]
+    Samples(#[from] trainer::bulk::Error),
+    /// There is no model to be sampled from.
+    #[error(transparent)]
+    Model(#[from] trainer::export::Error),
     /// A tensor file could not be read.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

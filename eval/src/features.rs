@@ -3,7 +3,7 @@
 use preprocess::image::RgbImage;
 
 use crate::error::{Error, Result};
-use crate::inception::{CLASSES, Inception, POOL_FEATURES, SPATIAL_FEATURES};
+use crate::inception::{CLASSES, Features, Inception, POOL_FEATURES, SPATIAL_FEATURES};
 use crate::metric::inception_score::{SPLIT_SIZE, inception_score};
 use crate::stats::{Gaussian, Stats};
 
@@ -21,15 +21,20 @@ pub struct Keep {
     pub logits: bool,
 }
 
-/// Gathers features batch by batch.
-pub struct Extractor<'a> {
-    network: &'a Inception,
+/// Sums up features batch by batch.
+pub struct Collector {
     keep: Keep,
-    size: Option<(usize, usize)>,
     pool: Stats,
     spatial: Stats,
     pool_rows: Vec<f32>,
     logits: Vec<f32>,
+}
+
+/// Sums up the features of images batch by batch.
+pub struct Extractor<'a> {
+    network: &'a Inception,
+    size: Option<(usize, usize)>,
+    collector: Collector,
 }
 
 /// Everything that the metrics need to know about an image set.
@@ -49,17 +54,67 @@ pub struct Summary {
     pub inception_score: Option<f64>,
 }
 
+impl Collector {
+    /// Starts with no image.
+    pub fn new(keep: Keep) -> Self {
+        Self {
+            keep,
+            pool: Stats::new(POOL_FEATURES),
+            spatial: Stats::new(if keep.spatial { SPATIAL_FEATURES } else { 1 }),
+            pool_rows: Vec::new(),
+            logits: Vec::new(),
+        }
+    }
+
+    /// Adds the features of some images.
+    ///
+    /// # Errors
+    /// If they are no whole number of rows.
+    pub fn push(&mut self, features: &Features) -> Result<()> {
+        self.pool.push(&features.pool)?;
+        let room = (self.keep.pool_rows * POOL_FEATURES).saturating_sub(self.pool_rows.len());
+        self.pool_rows
+            .extend_from_slice(&features.pool[..room.min(features.pool.len())]);
+        if self.keep.spatial {
+            self.spatial.push(&features.spatial)?;
+        }
+        if self.keep.logits {
+            self.logits.extend_from_slice(&features.logits);
+        }
+        Ok(())
+    }
+
+    /// Closes the set, whose images have height and width `size`.
+    ///
+    /// # Errors
+    /// If there were fewer than two images.
+    pub fn finish(self, size: Option<(usize, usize)>) -> Result<Summary> {
+        Ok(Summary {
+            count: self.pool.count(),
+            size,
+            pool: self.pool.finish()?,
+            spatial: if self.keep.spatial {
+                Some(self.spatial.finish()?)
+            } else {
+                None
+            },
+            pool_rows: self.pool_rows,
+            inception_score: if self.keep.logits {
+                Some(inception_score(&self.logits, CLASSES, SPLIT_SIZE)?)
+            } else {
+                None
+            },
+        })
+    }
+}
+
 impl<'a> Extractor<'a> {
     /// Starts with no image.
     pub fn new(network: &'a Inception, keep: Keep) -> Self {
         Self {
             network,
-            keep,
             size: None,
-            pool: Stats::new(POOL_FEATURES),
-            spatial: Stats::new(if keep.spatial { SPATIAL_FEATURES } else { 1 }),
-            pool_rows: Vec::new(),
-            logits: Vec::new(),
+            collector: Collector::new(keep),
         }
     }
 
@@ -77,23 +132,12 @@ impl<'a> Extractor<'a> {
                 )));
             }
         }
-        let features = self.network.features(images)?;
-        self.pool.push(&features.pool)?;
-        let room = (self.keep.pool_rows * POOL_FEATURES).saturating_sub(self.pool_rows.len());
-        self.pool_rows
-            .extend_from_slice(&features.pool[..room.min(features.pool.len())]);
-        if self.keep.spatial {
-            self.spatial.push(&features.spatial)?;
-        }
-        if self.keep.logits {
-            self.logits.extend_from_slice(&features.logits);
-        }
-        Ok(())
+        self.collector.push(&self.network.features(images)?)
     }
 
     /// Images seen so far.
     pub fn count(&self) -> u64 {
-        self.pool.count()
+        self.collector.pool.count()
     }
 
     /// Closes the set.
@@ -101,21 +145,6 @@ impl<'a> Extractor<'a> {
     /// # Errors
     /// If there were fewer than two images.
     pub fn finish(self) -> Result<Summary> {
-        Ok(Summary {
-            count: self.pool.count(),
-            size: self.size,
-            pool: self.pool.finish()?,
-            spatial: if self.keep.spatial {
-                Some(self.spatial.finish()?)
-            } else {
-                None
-            },
-            pool_rows: self.pool_rows,
-            inception_score: if self.keep.logits {
-                Some(inception_score(&self.logits, CLASSES, SPLIT_SIZE)?)
-            } else {
-                None
-            },
-        })
+        self.collector.finish(self.size)
     }
 }

@@ -1,12 +1,25 @@
-//! Samples of a trained model as a set of images: drawn while they are scored, never stored.
+//! Samples of a trained model as a set of images: drawn in parts that stay beside the model, and so do their features.
+//!
+//! A killed evaluation goes on where it was, one with other metrics has nothing to draw, and processes share the work.
 
+use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
 
 use preprocess::image::RgbImage;
 use preprocess::vae::AutoencoderKl;
+use trainer::bulk::SampleSet;
+use trainer::distributed::HostReducer;
 use trainer::generate::{Generator, SamplePlan};
+use trainer::{checkpoint, export};
+use xxhash_rust::xxh64::Xxh64;
 
 use crate::error::Result;
+use crate::feature_parts::FeatureParts;
+use crate::features::{BATCH, Collector, Keep, Summary};
+use crate::inception::Inception;
+
+/// Folder of the samples beside the checkpoints of a run, or in an export.
+const FOLDER: &str = "scored";
 
 /// The first `count` samples of a model under a plan.
 pub struct GeneratedImages {
@@ -16,6 +29,16 @@ pub struct GeneratedImages {
     count: usize,
     batch: usize,
     path: PathBuf,
+    folder: PathBuf,
+}
+
+/// What an evaluation tells of its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// So many of this process's images are drawn, of so many.
+    Drawn(u64, u64),
+    /// The features of so many of them are there, of so many.
+    Seen(u64, u64),
 }
 
 impl std::fmt::Debug for GeneratedImages {
@@ -30,13 +53,27 @@ impl std::fmt::Debug for GeneratedImages {
 }
 
 impl GeneratedImages {
-    /// `count` samples of the checkpoint, run or folder of runs at `path`; `batch` go through the model together.
+    /// `count` samples of the checkpoint, run or folder of runs at `path`; `batch` go through the model together. They are
+    /// kept below `work`, or beside the model.
     ///
     /// # Errors
     /// If there is no sound checkpoint, or its autoencoder cannot be loaded.
-    pub fn open(path: &Path, plan: SamplePlan, count: usize, batch: usize) -> Result<Self> {
+    pub fn open(
+        path: &Path,
+        plan: SamplePlan,
+        count: usize,
+        batch: usize,
+        work: Option<&Path>,
+    ) -> Result<Self> {
         let generator = Generator::open(path)?;
         let vae = generator.autoencoder()?;
+        let home = match work {
+            Some(work) => work.to_owned(),
+            None => home(path)?.join(FOLDER),
+        };
+        let mut hash = Xxh64::new(0);
+        hash.write(generator.definition(&plan).to_string().as_bytes());
+        let name = format!("step-{:07}-{:08x}", generator.step, hash.finish() >> 32);
         Ok(Self {
             generator,
             vae,
@@ -44,6 +81,7 @@ impl GeneratedImages {
             count,
             batch: batch.max(1),
             path: path.to_owned(),
+            folder: home.join(name),
         })
     }
 
@@ -55,6 +93,11 @@ impl GeneratedImages {
     /// The folder of the dataset that the model learned from.
     pub fn dataset(&self) -> &Path {
         Path::new(&self.generator.dataset.path)
+    }
+
+    /// The folder that keeps the samples.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What defines the samples, in words.
@@ -76,15 +119,62 @@ impl GeneratedImages {
         )
     }
 
-    /// Streams the first `limit` samples through `visit`.
+    /// Draws what is missing, lets `network` see what it has not seen, and sums it up, together with the first `shown`
+    /// images; `None` in all processes of `group` but the first.
     ///
     /// # Errors
-    /// Those of sampling and of `visit`.
-    pub fn visit(&self, limit: usize, mut visit: impl FnMut(Vec<RgbImage>) -> Result<()>) -> Result<()> {
-        let indices: Vec<u64> = (0..self.count.min(limit) as u64).collect();
-        for indices in indices.chunks(self.batch) {
-            visit(self.generator.images(&self.plan, &self.vae, indices)?)?;
+    /// Those of sampling, of the network and of the file system; finished parts stay.
+    pub fn summarise(
+        &self,
+        network: &Inception,
+        network_id: &str,
+        keep: Keep,
+        shown: usize,
+        group: &mut HostReducer,
+        mut told: impl FnMut(Stage),
+    ) -> Result<Option<(Summary, Vec<RgbImage>)>> {
+        let set = SampleSet::open(
+            &self.folder,
+            &self.generator,
+            &self.plan,
+            self.count as u64,
+            group,
+        )?;
+        set.draw(&self.vae, self.batch, group, |done, total| {
+            told(Stage::Drawn(done, total));
+        })?;
+        let parts = FeatureParts::new(&set, network, network_id);
+        parts.complete(group, |done, total| told(Stage::Seen(done, total)))?;
+        if group.rank() > 0 {
+            return Ok(None);
         }
-        Ok(())
+        let mut collector = Collector::new(keep);
+        parts.visit(|features| collector.push(&features))?;
+        let mut images = Vec::new();
+        for part in set.parts().take(shown.div_ceil(BATCH)) {
+            set.visit_part(part, BATCH, |part| {
+                images.extend(part);
+                Ok::<(), crate::error::Error>(())
+            })?;
+        }
+        images.truncate(shown);
+        let side = self.generator.dataset.image_size;
+        Ok(Some((collector.finish(Some((side, side)))?, images)))
     }
+}
+
+/// Where the files of a model go: an export, or the run of a checkpoint.
+fn home(path: &Path) -> Result<PathBuf> {
+    if export::is_export(path) {
+        return Ok(path.to_owned());
+    }
+    let checkpoint = checkpoint::find(path).map_err(export::Error::from)?;
+    let run = checkpoint.parent().and_then(Path::parent);
+    let is_of_run = checkpoint
+        .parent()
+        .is_some_and(|parent| parent.ends_with("checkpoints"));
+    Ok(match run {
+        Some(run) if is_of_run => run.to_owned(),
+        _ => checkpoint,
+    })
 }

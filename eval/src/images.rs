@@ -1,4 +1,4 @@
-//! Image sets: a folder of pictures, an `.npz` of samples, a dataset of ours or a trained model, streamed in batches.
+//! Image sets: a folder of pictures, an `.npz` of samples or a dataset of ours, streamed in batches.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,6 @@ use shards::shuffle::epoch_order;
 
 use crate::dataset_images::DatasetImages;
 use crate::error::{Error, Result};
-use crate::generated::GeneratedImages;
 use crate::npz::NpzReader;
 
 /// Name of the images in a NumPy archive.
@@ -29,8 +28,6 @@ pub enum ImageSource {
     Npz(PathBuf),
     /// What `preprocess encode` has written.
     Dataset(Box<DatasetImages>),
-    /// What a trained model makes of noise.
-    Generated(Box<GeneratedImages>),
 }
 
 impl ImageSource {
@@ -73,7 +70,6 @@ impl ImageSource {
             Self::Folder(files) => Ok(files.len()),
             Self::Npz(path) => Ok(NpzReader::open(path)?.image_shape(NPZ_IMAGES)?[0]),
             Self::Dataset(dataset) => Ok(dataset.count()),
-            Self::Generated(samples) => Ok(samples.count()),
         }
     }
 
@@ -82,7 +78,6 @@ impl ImageSource {
         match self {
             Self::Folder(_) | Self::Npz(_) => "as given".to_owned(),
             Self::Dataset(dataset) => dataset.transform(),
-            Self::Generated(samples) => samples.description(),
         }
     }
 
@@ -92,7 +87,7 @@ impl ImageSource {
     /// If the archive cannot be read.
     pub fn warning(&self) -> Result<Option<String>> {
         match self {
-            Self::Folder(_) | Self::Generated(_) => Ok(None),
+            Self::Folder(_) => Ok(None),
             Self::Npz(path) => {
                 let mut reader = NpzReader::open(path)?;
                 if reader.has(NPZ_WARNING) {
@@ -129,7 +124,6 @@ impl ImageSource {
             }
             Self::Npz(path) => NpzReader::open(path)?.visit_images(NPZ_IMAGES, batch, limit, visit),
             Self::Dataset(dataset) => dataset.visit(batch, limit, visit),
-            Self::Generated(samples) => samples.visit(limit, visit),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod commands;
 pub mod dataset_images;
 pub mod error;
+mod feature_parts;
 pub mod features;
 pub mod generated;
 pub mod images;

@@ -60,7 +60,7 @@ pub fn load(
     let mut compute = |keep| summarise(network, source, keep, usize::MAX, |count, _| seen(count));
     match source {
         ImageSource::Dataset(dataset) => reference_cache::get(dataset, network_id, compute),
-        ImageSource::Folder(_) | ImageSource::Npz(_) | ImageSource::Generated(_) => compute(keep),
+        ImageSource::Folder(_) | ImageSource::Npz(_) => compute(keep),
     }
 }
 

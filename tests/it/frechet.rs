@@ -41,17 +41,37 @@ fn the_trainer_and_eval_measure_the_same_distance() {
     assert_eq!((distances[0].step, distances[0].samples), (4, 6));
 
     run("trainer", &["export", "--checkpoint", &out, "--out", &export]);
+    let score = |model: &str, metrics: &str| -> serde_json::Value {
+        let mut words = vec!["fid", "--checkpoint", model, "--metrics", metrics];
+        words.extend("--samples 6 --steps 3 --sampler ddim --inception random:1 --json".split(' '));
+        serde_json::from_str(&run("eval", &words)).unwrap()
+    };
     for model in [&out, &export] {
-        let words =
-            "--samples 6 --steps 3 --sampler ddim --inception random:1 --metrics fid --json".split(' ');
-        let scores = run(
-            "eval",
-            &["fid", "--checkpoint", model]
-                .into_iter()
-                .chain(words)
-                .collect::<Vec<_>>(),
+        assert_eq!(
+            score(model, "fid")["fid"].as_f64(),
+            Some(distances[0].frechet),
+            "{model}"
         );
-        let scores: serde_json::Value = serde_json::from_str(&scores).unwrap();
-        assert_eq!(scores["fid"].as_f64(), Some(distances[0].frechet), "{model}");
+    }
+
+    // The samples and their features are kept: other metrics draw nothing, what is damaged is made again.
+    let scored: Vec<PathBuf> = std::fs::read_dir(dir.path().join("run/scored"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(scored.len(), 1, "{scored:?}");
+    let (images, features) = (
+        scored[0].join("part-00000.npz"),
+        scored[0].join("part-00000.random-1.npz"),
+    );
+    let made = |path: &PathBuf| path.metadata().unwrap().modified().unwrap();
+    let times = (made(&images), made(&features));
+    assert!(score(&out, "fid,is,sfid")["sfid"].is_number());
+    assert_eq!((made(&images), made(&features)), times);
+    for damaged in [&features, &images] {
+        let bytes = std::fs::read(damaged).unwrap();
+        std::fs::write(damaged, &bytes[..bytes.len() / 2]).unwrap();
+        assert_eq!(score(&out, "fid")["fid"].as_f64(), Some(distances[0].frechet));
+        assert!(std::fs::read(damaged).unwrap() == bytes, "{}", damaged.display());
     }
 }

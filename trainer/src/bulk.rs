@@ -128,11 +128,16 @@ impl<'a> SampleSet<'a> {
         part * PART_IMAGES..((part + 1) * PART_IMAGES).min(self.count)
     }
 
+    /// How many images of the set a part has.
+    pub fn images_of(&self, part: u64) -> usize {
+        let indices = self.indices(part);
+        (indices.end - indices.start) as usize
+    }
+
     /// Whether a part is there, with all of its images.
     fn is_done(&self, part: u64) -> bool {
-        let images = self.indices(part);
         let found = NpzReader::open(&self.path(part)).and_then(|mut reader| reader.image_shape(IMAGES));
-        found.is_ok_and(|[count, ..]| count as u64 >= images.end - images.start)
+        found.is_ok_and(|[count, ..]| count >= self.images_of(part))
     }
 
     /// Draws what is missing, `batch` images at a time, each process of `group` its share of the parts; `done` hears how
@@ -150,12 +155,7 @@ impl<'a> SampleSet<'a> {
         let (rank, ranks) = (group.rank() as u64, group.ranks() as u64);
         let mine = self.parts().filter(|part| part % ranks == rank);
         let (there, missing): (Vec<u64>, Vec<u64>) = mine.partition(|&part| self.is_done(part));
-        let images = |parts: &[u64]| -> u64 {
-            parts
-                .iter()
-                .map(|&part| self.indices(part).end - self.indices(part).start)
-                .sum()
-        };
+        let images = |parts: &[u64]| -> u64 { parts.iter().map(|&part| self.images_of(part) as u64).sum() };
         let mut drawn = images(&there);
         let total = drawn + images(&missing);
         done(drawn, total);
@@ -166,8 +166,7 @@ impl<'a> SampleSet<'a> {
             waiting.extend(self.generator.images(self.plan, vae, indices)?);
             drawn += indices.len() as u64;
             while let Some(&part) = parts.peek() {
-                let range = self.indices(part);
-                let length = (range.end - range.start) as usize;
+                let length = self.images_of(part);
                 if waiting.len() < length {
                     break;
                 }
@@ -221,21 +220,17 @@ impl<'a> SampleSet<'a> {
         Ok(())
     }
 
-    /// Shows all images in their order, `batch` at a time and never of two parts.
+    /// Shows the images of a part in their order, `batch` at a time.
     ///
     /// # Errors
-    /// Those of the parts and of `visit`.
-    pub fn visit<E: From<npz::Error>>(
+    /// Those of the part and of `visit`.
+    pub fn visit_part<E: From<npz::Error>>(
         &self,
+        part: u64,
         batch: usize,
-        mut visit: impl FnMut(Vec<RgbImage>) -> Result<(), E>,
+        visit: impl FnMut(Vec<RgbImage>) -> Result<(), E>,
     ) -> Result<(), E> {
-        for part in self.parts() {
-            let images = self.indices(part);
-            let limit = (images.end - images.start) as usize;
-            NpzReader::open(&self.path(part))?.visit_images(IMAGES, batch, limit, &mut visit)?;
-        }
-        Ok(())
+        NpzReader::open(&self.path(part))?.visit_images(IMAGES, batch, self.images_of(part), visit)
     }
 
     /// Writes all parts as one sample file of ADM: `arr_0` [N, H, W, 3], `arr_1` [N] labels. It appears when it is complete.
@@ -245,11 +240,13 @@ impl<'a> SampleSet<'a> {
     pub fn assemble(&self, out: &Path) -> Result<(), Error> {
         let mut writer = NpzWriter::create(out)?;
         writer.start(IMAGES, &self.image_header(self.count as usize))?;
-        self.visit(PART_IMAGES as usize, |images| {
-            images
-                .iter()
-                .try_for_each(|image| self.write_image(&mut writer, image))
-        })?;
+        for part in self.parts() {
+            self.visit_part(part, PART_IMAGES as usize, |images| {
+                images
+                    .iter()
+                    .try_for_each(|image| self.write_image(&mut writer, image))
+            })?;
+        }
         self.write_labels(&mut writer, 0..self.count)?;
         Ok(writer.finish()?)
     }

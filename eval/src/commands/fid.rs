@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use preprocess::console::printer::JsonTarget;
 use preprocess::console::progress::Progress;
-use preprocess::console::{Printer, count, grid};
+use preprocess::console::{Printer, count, exit, grid};
 use preprocess::image::RgbImage;
+use trainer::commands::ranks::{threads_of, with_ranks};
 use trainer::commands::sample::SamplingArgs;
+use trainer::commands::with_threads;
+use trainer::distributed::HostReducer;
 
 use crate::features::{Keep, Summary};
-use crate::generated::GeneratedImages;
+use crate::generated::{GeneratedImages, Stage};
 use crate::images::ImageSource;
 use crate::inception::POOL_FEATURES;
-use crate::inception::weights::WeightSource;
+use crate::inception::weights::{LoadedInception, WeightSource};
 use crate::metric::fid::frechet_distance;
 use crate::metric::precision_recall::precision_recall;
 use crate::reference::{self, REFERENCE_IMAGES};
@@ -50,6 +53,9 @@ pub struct Args {
     /// What to compute.
     #[arg(long, value_delimiter = ',', default_value = "fid,sfid,is,precision,recall")]
     metrics: Vec<Metric>,
+    /// Keep the samples of a model and their features here [default: `scored` in its run or export]
+    #[arg(long, value_name = "DIR", conflicts_with = "images")]
+    work: Option<PathBuf>,
     /// Also write scores.json, report.md and report.html into this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -75,23 +81,45 @@ enum Metric {
 /// # Errors
 /// If a set cannot be read, or the two sides do not fit each other.
 pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
-    let target: JsonTarget = args.json.clone();
-    printer.set_json(&target);
-    let (scores, shown) = score(args, printer)?;
-    printer.say(table(&scores));
+    printer.set_json(&args.json);
+    with_ranks(printer, |printer, group| {
+        let threads = threads_of(0, group);
+        if let Some((scores, shown)) = with_threads(threads, || score(args, printer, group))? {
+            tell(args, &scores, &shown, printer)?;
+        }
+        Ok(exit::DONE)
+    })
+    .map(|_| ())
+}
+
+/// Prints and saves the scores.
+fn tell(args: &Args, scores: &Scores, shown: &[RgbImage], printer: &mut Printer) -> anyhow::Result<()> {
+    let target: &JsonTarget = &args.json;
+    printer.say(table(scores));
     for warning in &scores.warnings {
         printer.note(format_args!("warning: {warning}"));
     }
     if let Some(folder) = &args.out {
-        save(folder, &scores, &shown)?;
+        save(folder, scores, shown)?;
         printer.note(format_args!("report: {}", folder.join("report.html").display()));
     }
     printer
-        .json(&target, &serde_json::to_value(&scores)?)
+        .json(target, &serde_json::to_value(scores)?)
         .context("the JSON file cannot be written")
 }
 
-fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbImage>)> {
+/// What is scored.
+enum Samples {
+    Images(ImageSource),
+    Model(Box<GeneratedImages>),
+}
+
+/// The scores and the first samples; `None` in all processes but the first.
+fn score(
+    args: &Args,
+    printer: &mut Printer,
+    group: &mut HostReducer,
+) -> anyhow::Result<Option<(Scores, Vec<RgbImage>)>> {
     let wants = |metric| args.metrics.contains(&metric);
     let manifold = wants(Metric::Precision) || wants(Metric::Recall);
     // Wrong paths should be told before minutes of work.
@@ -99,19 +127,33 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
     let (source, images) = samples_of(args, limit)?;
     let reference_path = reference_of(args, &source)?;
     let reference_source = ImageSource::open(&reference_path)?;
-    let total = source.count()?.min(limit);
+    let total = match &source {
+        Samples::Images(images) => images.count()?.min(limit),
+        Samples::Model(samples) => samples.count(),
+    };
     anyhow::ensure!(
         total > 1,
         "--samples {}: at least two images are needed",
         args.samples
     );
     let inception = args.inception.load()?;
-
     let keep = |pool_rows: usize, logits| Keep {
         pool_rows: if manifold { pool_rows } else { 0 },
         spatial: wants(Metric::Sfid),
         logits,
     };
+    let keep_samples = keep(total, wants(Metric::Is));
+    let seen = match &source {
+        Samples::Images(images) if group.rank() == 0 => {
+            Some(summarise(images, &inception, keep_samples, total, printer)?)
+        }
+        Samples::Images(_) => None,
+        Samples::Model(samples) => draw(samples, &inception, keep_samples, printer, group)?,
+    };
+    let Some((samples, shown)) = seen else {
+        return Ok(None);
+    };
+
     let mut progress = Progress::new(printer, "reference", "images", 0, None);
     let reference = reference::load(
         &reference_source,
@@ -119,21 +161,6 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
         &inception.id,
         keep(REFERENCE_IMAGES, false),
         |done| {
-            progress.set(printer, done, "");
-        },
-    )?;
-    progress.finish();
-
-    let mut shown = Vec::new();
-    let mut progress = Progress::new(printer, "samples", "images", 0, Some(total as u64));
-    let samples = reference::summarise(
-        &inception.network,
-        &source,
-        keep(total, wants(Metric::Is)),
-        total,
-        |done, images| {
-            let room = SHOWN.saturating_sub(shown.len());
-            shown.extend(images.iter().take(room).cloned());
             progress.set(printer, done, "");
         },
     )?;
@@ -162,31 +189,88 @@ fn score(args: &Args, printer: &mut Printer) -> anyhow::Result<(Scores, Vec<RgbI
         scores.recall = Some(both.recall).filter(|_| wants(Metric::Recall));
     }
     scores.warnings = warnings(&scores);
-    for (role, source) in [("reference", &reference_source), ("sample", &source)] {
-        if let Some(warning) = source.warning()? {
-            scores.warnings.push(format!("{role} images {warning}"));
-        }
+    if let Some(warning) = reference_source.warning()? {
+        scores.warnings.push(format!("reference images {warning}"));
     }
-    Ok((scores, shown))
+    if let Samples::Images(source) = &source
+        && let Some(warning) = source.warning()?
+    {
+        scores.warnings.push(format!("sample images {warning}"));
+    }
+    Ok(Some((scores, shown)))
+}
+
+/// What the network sees in given images, and the first of them.
+fn summarise(
+    images: &ImageSource,
+    inception: &LoadedInception,
+    keep: Keep,
+    total: usize,
+    printer: &mut Printer,
+) -> anyhow::Result<(Summary, Vec<RgbImage>)> {
+    let mut shown = Vec::new();
+    let mut progress = Progress::new(printer, "samples", "images", 0, Some(total as u64));
+    let summary = reference::summarise(&inception.network, images, keep, total, |done, images| {
+        let room = SHOWN.saturating_sub(shown.len());
+        shown.extend(images.iter().take(room).cloned());
+        progress.set(printer, done, "");
+    })?;
+    progress.finish();
+    Ok((summary, shown))
+}
+
+/// What the network sees in the samples of a model, and the first of them; `None` in all processes but the first.
+fn draw(
+    samples: &GeneratedImages,
+    inception: &LoadedInception,
+    keep: Keep,
+    printer: &mut Printer,
+    group: &mut HostReducer,
+) -> anyhow::Result<Option<(Summary, Vec<RgbImage>)>> {
+    let is_first = group.rank() == 0;
+    if is_first {
+        printer.note(format_args!("samples  kept in {}", samples.folder().display()));
+    }
+    let (network, id) = (&inception.network, &inception.id);
+    let mut progress: Option<(&str, Progress)> = None;
+    let seen = samples.summarise(network, id, keep, SHOWN, group, |stage| {
+        if !is_first {
+            return;
+        }
+        let (name, done, total) = match stage {
+            Stage::Drawn(done, total) => ("sample", done, total),
+            Stage::Seen(done, total) => ("features", done, total),
+        };
+        match &mut progress {
+            Some((current, progress)) if *current == name => progress.set(printer, done, ""),
+            _ => progress = Some((name, Progress::new(printer, name, "images", done, Some(total)))),
+        }
+    })?;
+    if let Some((_, progress)) = progress {
+        progress.finish();
+    }
+    Ok(seen)
 }
 
 /// The samples and what the report calls them.
-fn samples_of(args: &Args, limit: usize) -> anyhow::Result<(ImageSource, String)> {
+fn samples_of(args: &Args, limit: usize) -> anyhow::Result<(Samples, String)> {
     if let Some(images) = &args.images {
-        return Ok((ImageSource::open(images)?, images.display().to_string()));
+        let source = ImageSource::open(images)?;
+        return Ok((Samples::Images(source), images.display().to_string()));
     }
     let path = args.checkpoint.as_deref().unwrap_or(Path::new("runs"));
-    let samples = GeneratedImages::open(path, args.sampling.plan()?, limit, args.sampling.batch as usize)?;
+    let (plan, batch) = (args.sampling.plan()?, args.sampling.batch as usize);
+    let samples = GeneratedImages::open(path, plan, limit, batch, args.work.as_deref())?;
     let description = samples.description();
-    Ok((ImageSource::Generated(Box::new(samples)), description))
+    Ok((Samples::Model(Box::new(samples)), description))
 }
 
 /// Where the reference lies.
-fn reference_of(args: &Args, source: &ImageSource) -> anyhow::Result<PathBuf> {
+fn reference_of(args: &Args, source: &Samples) -> anyhow::Result<PathBuf> {
     match (&args.reference, source) {
         (Some(reference), _) => Ok(reference.clone()),
-        (None, ImageSource::Generated(samples)) => Ok(samples.dataset().to_owned()),
-        (None, _) => bail!(
+        (None, Samples::Model(samples)) => Ok(samples.dataset().to_owned()),
+        (None, Samples::Images(_)) => bail!(
             "compared with what?\nhint: --reference FILE.npz, a folder of images, or a dataset's folder"
         ),
     }

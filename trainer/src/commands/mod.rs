@@ -5,7 +5,7 @@ pub mod export;
 pub mod fit;
 pub mod info;
 pub mod plot;
-mod ranks;
+pub mod ranks;
 pub mod sample;
 mod signals;
 

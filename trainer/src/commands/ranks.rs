@@ -11,7 +11,7 @@ use crate::distributed::{HostReducer, Launch, Single, threads_of_rank};
 ///
 /// # Errors
 /// Those of `work` in a process of its own; [`crate::distributed::Error`] when the processes cannot meet.
-pub(super) fn with_ranks(
+pub fn with_ranks(
     printer: &mut Printer,
     work: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
 ) -> Result<u8> {
@@ -22,7 +22,7 @@ pub(super) fn with_ranks(
 }
 
 /// Threads of this process where `wanted` are asked for; 0: as many as there are cores for it.
-pub(super) fn threads_of(wanted: usize, reducer: &mut HostReducer) -> usize {
+pub fn threads_of(wanted: usize, reducer: &mut HostReducer) -> usize {
     match wanted {
         0 if reducer.ranks() > 1 => threads_of_rank(reducer),
         threads => threads,
