@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 use preprocess::console::{Printer, exit};
 
-use crate::commands::{fid, quickstart, reference, report};
+use crate::commands::{fid, quickstart, reference, report, sweep};
 
 /// Scores images as the literature on diffusion models does.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Quickstart(quickstart::Args),
     /// One HTML page of several evaluations.
     Report(report::Args),
+    /// Scores of a model over guidance scales and checkpoints, as a table and curves.
+    Sweep(Box<sweep::Args>),
 }
 
 /// The command line's definition, for what reads it without running it.
@@ -47,6 +49,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, printer: &mut Printer) -> u
         Command::Reference(args) => reference::run(args, printer),
         Command::Quickstart(args) => quickstart::run(args, printer),
         Command::Report(args) => report::run(args, printer),
+        Command::Sweep(args) => sweep::run(args, printer),
     };
     printer.flush();
     match outcome {

@@ -90,6 +90,11 @@ impl GeneratedImages {
         self.count
     }
 
+    /// The training step that the weights are of.
+    pub fn step(&self) -> u64 {
+        self.generator.step
+    }
+
     /// The folder of the dataset that the model learned from.
     pub fn dataset(&self) -> &Path {
         Path::new(&self.generator.dataset.path)

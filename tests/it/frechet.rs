@@ -1,28 +1,10 @@
 //! The distance that `trainer fit` measures on its way is the one that `eval fid` gives for its model.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use trainer::fit::{Distance, FRECHET, json_lines};
 
-/// A program of the workspace: `cargo test --workspace` builds it beside the tests' folder.
-fn program(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().unwrap().with_file_name(name);
-    assert!(
-        path.is_file(),
-        "{} is missing: test the whole workspace",
-        path.display()
-    );
-    path
-}
-
-fn run(name: &str, args: &[&str]) -> String {
-    let done = Command::new(program(name)).args(args).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{name} {args:?}: {said}");
-    String::from_utf8(done.stdout).unwrap()
-}
+use super::run;
 
 #[test]
 fn the_trainer_and_eval_measure_the_same_distance() {

@@ -52,9 +52,10 @@ impl MemoryPlan {
         let input = batch * (model.tokens() * model.hidden_size) as u64 * F32;
         let spectra = spectra_bytes(model.hidden_size, model.length()) as u64;
         // Between micro-batches, the gradients of the kernels wait for one another.
-        let waiting = match config.optim.micro_batch() < config.optim.global_batch_size {
-            true => kernels(model),
-            false => 0,
+        let waiting = if config.optim.micro_batch() < config.optim.global_batch_size {
+            kernels(model)
+        } else {
+            0
         };
         Self {
             weights: 2 * parameters,

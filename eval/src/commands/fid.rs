@@ -38,6 +38,21 @@ pub struct Args {
     images: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    scoring: ScoringArgs,
+    /// Also write scores.json, report.md and report.html into this folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write the scores as JSON, to stdout or to FILE: fid, sfid, inception_score, precision, recall (each absent unless
+    /// asked for), samples, comparable, and what was compared.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "absent, without a value, with a value")]
+    json: Option<Option<PathBuf>>,
+}
+
+/// How samples are scored: shared by the commands that do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ScoringArgs {
     /// What to compare with: an .npz with statistics (ADM's, or made by `eval reference`) or images; a folder of images;
     /// a dataset made by `preprocess encode` (its original images where they can be had; statistics are kept in it).
     /// Without it, the dataset that the model learned from.
@@ -49,21 +64,20 @@ pub struct Args {
     /// Weights of the Inception network: `auto` downloads the published file once, a .pth or safetensors file, or
     /// `random:SEED` (numbers that compare with nothing else).
     #[arg(long, default_value = "auto", value_name = "auto|FILE|random:SEED")]
-    inception: WeightSource,
+    pub(super) inception: WeightSource,
     /// What to compute.
     #[arg(long, value_delimiter = ',', default_value = "fid,sfid,is,precision,recall")]
     metrics: Vec<Metric>,
     /// Keep the samples of a model and their features here [default: `scored` in its run or export]
-    #[arg(long, value_name = "DIR", conflicts_with = "images")]
-    work: Option<PathBuf>,
-    /// Also write scores.json, report.md and report.html into this folder.
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Write the scores as JSON, to stdout or to FILE: fid, sfid, inception_score, precision, recall (each absent unless
-    /// asked for), samples, comparable, and what was compared.
-    #[arg(long, value_name = "FILE", num_args = 0..=1)]
-    #[expect(clippy::option_option, reason = "absent, without a value, with a value")]
-    json: Option<Option<PathBuf>>,
+    pub(super) work: Option<PathBuf>,
+}
+
+impl ScoringArgs {
+    /// The largest number of samples.
+    pub(super) fn samples(&self) -> usize {
+        usize::try_from(self.samples).unwrap_or(usize::MAX)
+    }
 }
 
 /// A metric that can be asked for.
@@ -84,7 +98,12 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     printer.set_json(&args.json);
     with_ranks(printer, |printer, group| {
         let threads = threads_of(0, group);
-        if let Some((scores, shown)) = with_threads(threads, || score(args, printer, group))? {
+        let scored = with_threads(threads, || {
+            let source = samples_of(args)?;
+            let inception = args.scoring.inception.load()?;
+            score(&source, &args.scoring, &inception, printer, group)
+        })?;
+        if let Some((scores, shown)) = scored {
             tell(args, &scores, &shown, printer)?;
         }
         Ok(exit::DONE)
@@ -109,46 +128,45 @@ fn tell(args: &Args, scores: &Scores, shown: &[RgbImage], printer: &mut Printer)
 }
 
 /// What is scored.
-enum Samples {
-    Images(ImageSource),
+pub(super) enum Samples {
+    Images(PathBuf, ImageSource),
     Model(Box<GeneratedImages>),
 }
 
 /// The scores and the first samples; `None` in all processes but the first.
-fn score(
-    args: &Args,
+pub(super) fn score(
+    source: &Samples,
+    args: &ScoringArgs,
+    inception: &LoadedInception,
     printer: &mut Printer,
     group: &mut HostReducer,
 ) -> anyhow::Result<Option<(Scores, Vec<RgbImage>)>> {
     let wants = |metric| args.metrics.contains(&metric);
     let manifold = wants(Metric::Precision) || wants(Metric::Recall);
     // Wrong paths should be told before minutes of work.
-    let limit = usize::try_from(args.samples).unwrap_or(usize::MAX);
-    let (source, images) = samples_of(args, limit)?;
-    let reference_path = reference_of(args, &source)?;
+    let reference_path = reference_of(args, source)?;
     let reference_source = ImageSource::open(&reference_path)?;
-    let total = match &source {
-        Samples::Images(images) => images.count()?.min(limit),
-        Samples::Model(samples) => samples.count(),
+    let (total, images) = match source {
+        Samples::Images(path, images) => (images.count()?.min(args.samples()), path.display().to_string()),
+        Samples::Model(samples) => (samples.count(), samples.description()),
     };
     anyhow::ensure!(
         total > 1,
         "--samples {}: at least two images are needed",
         args.samples
     );
-    let inception = args.inception.load()?;
     let keep = |pool_rows: usize, logits| Keep {
         pool_rows: if manifold { pool_rows } else { 0 },
         spatial: wants(Metric::Sfid),
         logits,
     };
     let keep_samples = keep(total, wants(Metric::Is));
-    let seen = match &source {
-        Samples::Images(images) if group.rank() == 0 => {
-            Some(summarise(images, &inception, keep_samples, total, printer)?)
+    let seen = match source {
+        Samples::Images(_, images) if group.rank() == 0 => {
+            Some(summarise(images, inception, keep_samples, total, printer)?)
         }
-        Samples::Images(_) => None,
-        Samples::Model(samples) => draw(samples, &inception, keep_samples, printer, group)?,
+        Samples::Images(..) => None,
+        Samples::Model(samples) => draw(samples, inception, keep_samples, printer, group)?,
     };
     let Some((samples, shown)) = seen else {
         return Ok(None);
@@ -172,7 +190,7 @@ fn score(
         comparable: inception.comparable,
         images,
         reference: reference_path.display().to_string(),
-        inception: inception.id,
+        inception: inception.id.clone(),
         image_size: samples.size.map_or([0, 0], |(height, width)| [height, width]),
         inception_score: samples.inception_score,
         ..Scores::default()
@@ -192,7 +210,7 @@ fn score(
     if let Some(warning) = reference_source.warning()? {
         scores.warnings.push(format!("reference images {warning}"));
     }
-    if let Samples::Images(source) = &source
+    if let Samples::Images(_, source) = source
         && let Some(warning) = source.warning()?
     {
         scores.warnings.push(format!("sample images {warning}"));
@@ -252,25 +270,29 @@ fn draw(
     Ok(seen)
 }
 
-/// The samples and what the report calls them.
-fn samples_of(args: &Args, limit: usize) -> anyhow::Result<(Samples, String)> {
+/// The samples that the arguments name, or those of a model.
+fn samples_of(args: &Args) -> anyhow::Result<Samples> {
     if let Some(images) = &args.images {
-        let source = ImageSource::open(images)?;
-        return Ok((Samples::Images(source), images.display().to_string()));
+        return Ok(Samples::Images(images.clone(), ImageSource::open(images)?));
     }
     let path = args.checkpoint.as_deref().unwrap_or(Path::new("runs"));
-    let (plan, batch) = (args.sampling.plan()?, args.sampling.batch as usize);
-    let samples = GeneratedImages::open(path, plan, limit, batch, args.work.as_deref())?;
-    let description = samples.description();
-    Ok((Samples::Model(Box::new(samples)), description))
+    let (plan, batch) = (args.sampling.plan()?, args.sampling.draw.batch as usize);
+    let samples = GeneratedImages::open(
+        path,
+        plan,
+        args.scoring.samples(),
+        batch,
+        args.scoring.work.as_deref(),
+    )?;
+    Ok(Samples::Model(Box::new(samples)))
 }
 
 /// Where the reference lies.
-fn reference_of(args: &Args, source: &Samples) -> anyhow::Result<PathBuf> {
+fn reference_of(args: &ScoringArgs, source: &Samples) -> anyhow::Result<PathBuf> {
     match (&args.reference, source) {
         (Some(reference), _) => Ok(reference.clone()),
         (None, Samples::Model(samples)) => Ok(samples.dataset().to_owned()),
-        (None, Samples::Images(_)) => bail!(
+        (None, Samples::Images(..)) => bail!(
             "compared with what?\nhint: --reference FILE.npz, a folder of images, or a dataset's folder"
         ),
     }

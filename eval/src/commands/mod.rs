@@ -4,3 +4,4 @@ pub mod fid;
 pub mod quickstart;
 pub mod reference;
 pub mod report;
+pub mod sweep;

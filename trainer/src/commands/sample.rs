@@ -19,6 +19,16 @@ use crate::sampler::{Guidance, GuidanceMode, Sampler};
 /// How samples are drawn: shared with the evaluation.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SamplingArgs {
+    #[command(flatten)]
+    pub draw: DrawArgs,
+    /// Guidance scale; 1: none
+    #[arg(long, default_value_t = 1.0)]
+    pub cfg: f64,
+}
+
+/// How samples are drawn, but for the guidance scale.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DrawArgs {
     /// Images that go through the model together; they do not depend on it
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub batch: u64,
@@ -31,9 +41,6 @@ pub struct SamplingArgs {
     /// Kept timesteps: a number, or a specification of ADM's such as ddim50 or 10,15,20
     #[arg(long, default_value = "250")]
     pub steps: String,
-    /// Guidance scale; 1: none
-    #[arg(long, default_value_t = 1.0)]
-    pub cfg: f64,
     /// Which noise channels are guided: all, or the first three as in DiT's code
     #[arg(long, default_value = "all", value_parser = ["all", "dit3"])]
     pub cfg_mode: String,
@@ -51,9 +58,19 @@ impl SamplingArgs {
     /// # Errors
     /// When a value is wrong.
     pub fn plan(&self) -> Result<SamplePlan> {
+        self.draw.plan(self.cfg)
+    }
+}
+
+impl DrawArgs {
+    /// What the arguments mean, with guidance scale `cfg`.
+    ///
+    /// # Errors
+    /// When a value is wrong.
+    pub fn plan(&self, cfg: f64) -> Result<SamplePlan> {
         let labels: Labels = self.labels.parse()?;
-        if !self.cfg.is_finite() {
-            bail!("--cfg {}: a finite number is needed", self.cfg);
+        if !cfg.is_finite() {
+            bail!("--cfg {cfg}: a finite number is needed");
         }
         let interval = match &self.cfg_interval {
             None => None,
@@ -75,7 +92,7 @@ impl SamplingArgs {
             },
             steps: self.steps.clone(),
             guidance: Guidance {
-                scale: self.cfg,
+                scale: cfg,
                 mode: if self.cfg_mode == "dit3" {
                     GuidanceMode::Dit3
                 } else {
@@ -171,7 +188,7 @@ fn grid(
     let mut progress = Progress::new(printer, "sample", "images", 0, Some(args.count));
     let indices: Vec<u64> = (0..args.count).collect();
     let mut images = Vec::new();
-    for indices in indices.chunks(args.sampling.batch as usize) {
+    for indices in indices.chunks(args.sampling.draw.batch as usize) {
         images.extend(generator.images(plan, vae, indices)?);
         progress.set(printer, images.len() as u64, "");
     }
@@ -194,7 +211,7 @@ fn archive(
     let set = SampleSet::open(parts.as_ref(), generator, plan, args.count, group)?;
     let is_first = group.rank() == 0;
     let mut progress: Option<Progress> = None;
-    set.draw(vae, args.sampling.batch as usize, group, |done, total| {
+    set.draw(vae, args.sampling.draw.batch as usize, group, |done, total| {
         if !is_first {
             return;
         }

@@ -273,8 +273,9 @@ pub fn fit_among(
         {
             frechet.measure(folder, &state, &learner, stop, listener)?;
         }
-        // After the pictures: a run that is killed while they are made comes to them again.
-        if config.run.is_checkpoint_due(step) {
+        // After the pictures: a run that is killed while they are made comes to them again. Steps that were left out are no
+        // reason to give up an older checkpoint: what comes next may end the run.
+        if config.run.is_checkpoint_due(step) && !report.is_skipped {
             save(&mut saver, &state, &learner, reducer, listener)?;
         }
     }

@@ -134,7 +134,7 @@ impl Block {
     }
 
     /// Writes [`Block::spectra`] over those of a block of the same size.
-    pub fn respectra(&self, params: &[f32], spectra: &mut Spectra) {
+    pub fn update_spectra(&self, params: &[f32], spectra: &mut Spectra) {
         self.conv.transform(&self.kernels(params), spectra);
     }
 

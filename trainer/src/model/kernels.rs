@@ -4,6 +4,7 @@
 use super::DiffuSsm;
 use crate::ops::buffer::Buffer;
 use crate::ops::long_conv::Spectra;
+use crate::ops::residual;
 
 /// The spectra of the convolution kernels of every block, and their gradients while micro-batches are summed.
 pub struct Kernels {
@@ -23,7 +24,7 @@ impl Kernels {
     /// Computes them anew for other weights; gradients are forgotten.
     pub(super) fn update(&mut self, model: &DiffuSsm, params: &[f32]) {
         for (spectra, block) in self.spectra.iter_mut().zip(&model.blocks) {
-            block.respectra(params, spectra);
+            block.update_spectra(params, spectra);
         }
         self.sums.fill_with(|| None);
     }
@@ -38,7 +39,7 @@ impl Kernels {
         let Some(mut sum) = self.sums[block].take() else {
             return dk;
         };
-        crate::ops::residual::add(&mut sum, &dk);
+        residual::add(&mut sum, &dk);
         sum
     }
 }

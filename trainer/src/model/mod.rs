@@ -437,7 +437,7 @@ impl DiffuSsm {
 fn spectra_of<'a>(block: &Block, params: &[f32], place: &'a mut Option<Spectra>) -> &'a Spectra {
     match place {
         Some(spectra) => {
-            block.respectra(params, spectra);
+            block.update_spectra(params, spectra);
             spectra
         }
         None => place.insert(block.spectra(params)),
