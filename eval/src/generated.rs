@@ -9,7 +9,7 @@ use preprocess::image::RgbImage;
 use preprocess::vae::AutoencoderKl;
 use trainer::bulk::SampleSet;
 use trainer::distributed::HostReducer;
-use trainer::generate::{Generator, SamplePlan};
+use trainer::generate::{Generator, Labels, SamplePlan};
 use trainer::{checkpoint, export};
 use xxhash_rust::xxh64::Xxh64;
 
@@ -124,6 +124,15 @@ impl GeneratedImages {
         )
     }
 
+    /// What a reader of the numbers must know of the labels.
+    pub fn warning(&self) -> Option<String> {
+        label_warning(
+            &self.plan.labels,
+            self.count,
+            self.generator.config.model.num_classes,
+        )
+    }
+
     /// Draws what is missing, lets `network` see what it has not seen, and sums it up, together with the first `shown`
     /// images; `None` in all processes of `group` but the first.
     ///
@@ -168,6 +177,20 @@ impl GeneratedImages {
     }
 }
 
+fn label_warning(labels: &Labels, count: usize, classes: usize) -> Option<String> {
+    match labels {
+        _ if classes < 2 => None,
+        Labels::Balanced if !count.is_multiple_of(classes) => Some(format!(
+            "{count} samples are not the same number of each of {classes} classes"
+        )),
+        Labels::List(list) => Some(format!(
+            "the samples are of a list of {} labels, not of all {classes} classes alike",
+            list.len()
+        )),
+        Labels::Balanced | Labels::Random => None,
+    }
+}
+
 /// Where the files of a model go: an export, or the run of a checkpoint.
 fn home(path: &Path) -> Result<PathBuf> {
     if export::is_export(path) {
@@ -182,4 +205,19 @@ fn home(path: &Path) -> Result<PathBuf> {
         Some(run) if is_of_run => run.to_owned(),
         _ => checkpoint,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_are_not_balanced_are_warned_of() {
+        let warning = |labels, count, classes| label_warning(&labels, count, classes).is_some();
+        assert!(!warning(Labels::Balanced, 50_000, 1000));
+        assert!(warning(Labels::Balanced, 50_001, 1000));
+        assert!(warning(Labels::List(vec![1, 2]), 50_000, 1000));
+        assert!(!warning(Labels::Random, 777, 1000));
+        assert!(!warning(Labels::List(vec![0]), 777, 0));
+    }
 }

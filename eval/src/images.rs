@@ -100,6 +100,21 @@ impl ImageSource {
         }
     }
 
+    /// What a reader must know when these are samples: compression is none of the model's doing.
+    pub fn compression_warning(&self) -> Option<String> {
+        let Self::Folder(files) = self else { return None };
+        let compressed = files
+            .iter()
+            .filter(|file| has_extension(file, &["jpg", "jpeg", "webp"]));
+        let count = compressed.count();
+        (count > 0).then(|| {
+            format!(
+                "come from files with lossy compression ({count} of {}), which changes every score: keep samples as PNG or .npz",
+                files.len()
+            )
+        })
+    }
+
     /// Streams the first `limit` images through `visit`, `batch` at a time.
     ///
     /// # Errors
@@ -203,6 +218,16 @@ mod tests {
         let names: Vec<String> = (0..10).map(|i| format!("{}/{i}.png", i / 5)).collect();
         let pictures: Vec<(&str, u8)> = names.iter().map(String::as_str).zip(0..).collect();
         assert_eq!(seen(&pictures), [3, 8, 4, 6, 5, 0, 1, 9, 2, 7]);
+    }
+
+    #[test]
+    fn lossy_files_are_warned_of() {
+        let warning = |names: &[&str]| {
+            let source = ImageSource::Folder(names.iter().map(PathBuf::from).collect());
+            source.compression_warning()
+        };
+        assert_eq!(warning(&["a.png", "b.PNG"]), None);
+        assert!(warning(&["a.png", "b.JPG"]).unwrap().contains("(1 of 2)"));
     }
 
     #[test]

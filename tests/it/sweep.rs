@@ -41,7 +41,11 @@ fn a_sweep_is_many_evaluations() {
     assert_eq!(points, [(2, 1.0), (2, 2.5), (4, 1.0), (4, 2.5)]);
     let alone = scores(&["fid", "--checkpoint", &out, "--cfg", "2.5"]);
     assert_eq!(swept[3]["fid"], alone["fid"]);
-    assert_ne!(swept[2]["fid"], alone["fid"]);
+    let drawn = std::fs::read_dir(dir.path().join("run/scored")).unwrap().count();
+    assert_eq!(
+        drawn, 4,
+        "a set of samples for each point, and none for what was drawn before"
+    );
     let html = std::fs::read_to_string(dir.path().join("sweep/sweep.html")).unwrap();
     assert!(html.contains("FID by guidance") && html.contains("FID by step"));
     assert!(

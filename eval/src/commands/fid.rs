@@ -18,7 +18,7 @@ use crate::images::ImageSource;
 use crate::inception::POOL_FEATURES;
 use crate::inception::weights::{LoadedInception, WeightSource};
 use crate::metric::fid::frechet_distance;
-use crate::metric::precision_recall::precision_recall;
+use crate::metric::precision_recall::{Distances, precision_recall};
 use crate::reference::{self, REFERENCE_IMAGES};
 use crate::report::{self, Picture, Scores};
 
@@ -68,12 +68,23 @@ pub struct ScoringArgs {
     /// What to compute.
     #[arg(long, value_delimiter = ',', default_value = "fid,sfid,is,precision,recall")]
     metrics: Vec<Metric>,
+    /// Distances of precision and recall in half precision, as ADM's evaluator has them on a GPU.
+    #[arg(long)]
+    pr_f16: bool,
     /// Keep the samples of a model and their features here [default: `scored` in its run or export]
     #[arg(long, value_name = "DIR")]
     pub(super) work: Option<PathBuf>,
 }
 
 impl ScoringArgs {
+    fn distances(&self) -> Distances {
+        if self.pr_f16 {
+            Distances::Half
+        } else {
+            Distances::Single
+        }
+    }
+
     /// The largest number of samples.
     pub(super) fn samples(&self) -> usize {
         usize::try_from(self.samples).unwrap_or(usize::MAX)
@@ -202,7 +213,12 @@ pub(super) fn score(
         scores.sfid = Some(frechet_distance(theirs, ours)?);
     }
     if manifold {
-        let both = precision_recall(&reference.pool_rows, &samples.pool_rows, POOL_FEATURES)?;
+        let both = precision_recall(
+            &reference.pool_rows,
+            &samples.pool_rows,
+            POOL_FEATURES,
+            args.distances(),
+        )?;
         scores.precision = Some(both.precision).filter(|_| wants(Metric::Precision));
         scores.recall = Some(both.recall).filter(|_| wants(Metric::Recall));
     }
@@ -210,10 +226,19 @@ pub(super) fn score(
     if let Some(warning) = reference_source.warning()? {
         scores.warnings.push(format!("reference images {warning}"));
     }
-    if let Samples::Images(_, source) = source
-        && let Some(warning) = source.warning()?
-    {
-        scores.warnings.push(format!("sample images {warning}"));
+    match source {
+        Samples::Images(_, source) => {
+            let both = source.warning()?.into_iter().chain(source.compression_warning());
+            scores
+                .warnings
+                .extend(both.map(|warning| format!("sample images {warning}")));
+        }
+        Samples::Model(samples) => scores.warnings.extend(samples.warning()),
+    }
+    if manifold && args.pr_f16 {
+        scores
+            .warnings
+            .push("precision and recall are from distances in half precision".to_owned());
     }
     Ok(Some((scores, shown)))
 }

@@ -2,10 +2,13 @@
 //!
 //! A set's manifold is the union of balls around its vectors, each as wide as the distance to the third nearest
 //! neighbour. Precision is the share of samples inside the reference's manifold, recall the reverse. Distances are
-//! squared, `max(|u|^2 - 2 u.v + |v|^2, 0)`, with the products in f32 and the norms in f64.
+//! squared, `max(|u|^2 - 2 u.v + |v|^2, 0)`, with the products in f32 and the norms in f64, or all of it in f16.
+
+use std::borrow::Cow;
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
+use half::f16;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -13,8 +16,9 @@ use crate::error::{Error, Result};
 /// Neighbours that give a ball its radius.
 pub const NEIGHBOURS: usize = 3;
 
-/// Rows of one block of distances; bounds the memory of a comparison to `BLOCK^2` floats.
-const BLOCK: usize = 2048;
+/// Vectors of one task, and those of the other side that it takes at a time: a thread holds `ROWS x COLUMNS` products.
+const ROWS: usize = 128;
+const COLUMNS: usize = 2048;
 
 /// Shares in `[0, 1]`.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -25,12 +29,43 @@ pub struct PrecisionRecall {
     pub recall: f64,
 }
 
+/// Arithmetic of the distances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Distances {
+    /// Products in f32, norms in f64.
+    #[default]
+    Single,
+    /// Features, products, norms and sums rounded to f16, as ADM's evaluator has them; [`Distances::Single`] where a norm
+    /// is beyond f16, as there.
+    Half,
+}
+
 /// Precision and recall of `samples` against `reference`, both `[n, dim]` row-major.
 ///
 /// # Errors
 /// If a set has no more than [`NEIGHBOURS`] vectors, or is not made of rows of `dim`.
-pub fn precision_recall(reference: &[f32], samples: &[f32], dim: usize) -> Result<PrecisionRecall> {
-    let (reference, samples) = (Set::new(reference, dim)?, Set::new(samples, dim)?);
+pub fn precision_recall(
+    reference: &[f32],
+    samples: &[f32],
+    dim: usize,
+    mut distances: Distances,
+) -> Result<PrecisionRecall> {
+    let sets = |distances| -> Result<[Set<'_>; 2]> {
+        Ok([
+            Set::new(reference, dim, distances)?,
+            Set::new(samples, dim, distances)?,
+        ])
+    };
+    let mut both = sets(distances)?;
+    if distances == Distances::Half
+        && both
+            .iter()
+            .any(|set| set.norms.iter().any(|norm| !norm.is_finite()))
+    {
+        distances = Distances::Single;
+        both = sets(distances)?;
+    }
+    let [reference, samples] = both;
     let (reference_radii, sample_radii) = (reference.radii(), samples.radii());
     Ok(PrecisionRecall {
         precision: share_inside(&samples, &reference, &reference_radii),
@@ -41,70 +76,119 @@ pub fn precision_recall(reference: &[f32], samples: &[f32], dim: usize) -> Resul
 /// Vectors with their squared lengths.
 struct Set<'a> {
     /// Row-major `[n, dim]`.
-    rows: MatRef<'a, f32>,
+    values: Cow<'a, [f32]>,
+    dim: usize,
     norms: Vec<f64>,
+    distances: Distances,
+}
+
+fn rounded(value: f64) -> f64 {
+    f64::from(f16::from_f64(value))
 }
 
 impl<'a> Set<'a> {
-    fn new(values: &'a [f32], dim: usize) -> Result<Self> {
+    fn new(values: &'a [f32], dim: usize, distances: Distances) -> Result<Self> {
         if dim == 0 || !values.len().is_multiple_of(dim) || values.len() / dim <= NEIGHBOURS {
             return Err(Error::Input(format!(
                 "precision and recall need more than {NEIGHBOURS} images on each side"
             )));
         }
-        let rows = MatRef::from_row_major_slice(values, values.len() / dim, dim);
-        let norms = values
-            .par_chunks_exact(dim)
-            .map(|row| row.iter().map(|&v| f64::from(v) * f64::from(v)).sum())
-            .collect();
-        Ok(Self { rows, norms })
+        let values = match distances {
+            Distances::Single => Cow::Borrowed(values),
+            Distances::Half => values
+                .par_iter()
+                .map(|&value| f16::from_f32(value).to_f32())
+                .collect(),
+        };
+        let norms = values.par_chunks_exact(dim).map(|row| match distances {
+            Distances::Single => row.iter().map(|&v| f64::from(v) * f64::from(v)).sum(),
+            Distances::Half => rounded(row.iter().map(|&v| rounded(f64::from(v * v))).sum()),
+        });
+        let norms = norms.collect();
+        Ok(Self {
+            values,
+            dim,
+            norms,
+            distances,
+        })
     }
 
     fn len(&self) -> usize {
         self.norms.len()
     }
 
-    /// Squared distance from each vector to its third nearest neighbour, itself counted as rank 0.
-    fn radii(&self) -> Vec<f64> {
-        let mut radii = Vec::with_capacity(self.len());
-        for start in (0..self.len()).step_by(BLOCK) {
-            let rows = BLOCK.min(self.len() - start);
-            let mut nearest = vec![[f64::INFINITY; NEIGHBOURS + 1]; rows];
-            self.visit_blocks(start, rows, self, |i, _, distance| {
-                insert(&mut nearest[i], distance);
-            });
-            radii.extend(nearest.iter().map(|ranks| ranks[NEIGHBOURS]));
-        }
-        radii
+    fn rows(&self, start: usize, count: usize) -> MatRef<'_, f32> {
+        MatRef::from_row_major_slice(
+            &self.values[start * self.dim..][..count * self.dim],
+            count,
+            self.dim,
+        )
     }
 
-    /// Calls `visit(row - start, column, distance)` for rows `start..start + rows` against all of `other`.
-    fn visit_blocks(
-        &self,
-        start: usize,
-        rows: usize,
-        other: &Set<'_>,
-        mut visit: impl FnMut(usize, usize, f64),
-    ) {
-        for other_start in (0..other.len()).step_by(BLOCK) {
-            let columns = BLOCK.min(other.len() - other_start);
-            let mut products = Mat::<f32>::zeros(columns, rows);
-            matmul(
-                products.as_mut(),
-                Accum::Replace,
-                other.rows.subrows(other_start, columns),
-                self.rows.subrows(start, rows).transpose(),
-                1.0,
-                Par::rayon(0),
-            );
-            for i in 0..rows {
-                let norm = self.norms[start + i];
-                for j in 0..columns {
-                    let distance = norm - 2.0 * f64::from(products[(j, i)]) + other.norms[other_start + j];
-                    visit(i, other_start + j, distance.max(0.0));
+    /// Squared distance from each vector to its third nearest neighbour, itself counted as rank 0.
+    fn radii(&self) -> Vec<f64> {
+        let nearest = self.visit(self, [f64::INFINITY; NEIGHBOURS + 1], |nearest, _, distances| {
+            for &distance in distances {
+                // Most are farther than all that are known.
+                if distance < nearest[NEIGHBOURS] {
+                    insert(nearest, distance);
                 }
             }
-        }
+        });
+        nearest.iter().map(|ranks| ranks[NEIGHBOURS]).collect()
+    }
+
+    /// What becomes of `start` for each vector when `visit` has seen its distances to all of `other`, some at a time: the
+    /// number of the first of them, and the distances.
+    fn visit<R: Copy + Send + Sync>(
+        &self,
+        other: &Self,
+        start: R,
+        visit: impl Fn(&mut R, usize, &[f64]) + Sync,
+    ) -> Vec<R> {
+        let tasks: Vec<Vec<R>> = (0..self.len())
+            .step_by(ROWS)
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(|first| {
+                let rows = ROWS.min(self.len() - first);
+                let mut results = vec![start; rows];
+                let mut products = Mat::<f32>::zeros(COLUMNS, rows);
+                let mut distances = vec![0.0; COLUMNS];
+                for other_first in (0..other.len()).step_by(COLUMNS) {
+                    let columns = COLUMNS.min(other.len() - other_first);
+                    matmul(
+                        products.as_mut().subrows_mut(0, columns),
+                        Accum::Replace,
+                        other.rows(other_first, columns),
+                        self.rows(first, rows).transpose(),
+                        1.0,
+                        Par::Seq,
+                    );
+                    for (i, result) in results.iter_mut().enumerate() {
+                        let norm = self.norms[first + i];
+                        let others = &other.norms[other_first..][..columns];
+                        let distances = &mut distances[..columns];
+                        for ((j, distance), other_norm) in distances.iter_mut().enumerate().zip(others) {
+                            let product = f64::from(products[(j, i)]);
+                            *distance = self.distance(norm, product, *other_norm);
+                        }
+                        visit(result, other_first, distances);
+                    }
+                }
+                results
+            })
+            .collect();
+        tasks.concat()
+    }
+
+    #[inline(always)]
+    fn distance(&self, norm: f64, product: f64, other_norm: f64) -> f64 {
+        let distance = match self.distances {
+            Distances::Single => norm - 2.0 * product + other_norm,
+            Distances::Half => rounded(rounded(norm - 2.0 * rounded(product)) + other_norm),
+        };
+        distance.max(0.0)
     }
 }
 
@@ -120,16 +204,14 @@ fn insert(ranks: &mut [f64; NEIGHBOURS + 1], distance: f64) {
 
 /// Share of `points` that lie in the ball of any of `centres`.
 fn share_inside(points: &Set<'_>, centres: &Set<'_>, radii: &[f64]) -> f64 {
-    let mut inside = 0;
-    for start in (0..points.len()).step_by(BLOCK) {
-        let rows = BLOCK.min(points.len() - start);
-        let mut hit = vec![false; rows];
-        points.visit_blocks(start, rows, centres, |i, j, distance| {
-            hit[i] |= distance <= radii[j];
-        });
-        inside += hit.iter().filter(|hit| **hit).count();
-    }
-    inside as f64 / points.len() as f64
+    let inside = points.visit(centres, false, |inside, first, distances| {
+        let radii = &radii[first..][..distances.len()];
+        *inside |= distances
+            .iter()
+            .zip(radii)
+            .fold(false, |any, (distance, radius)| any | (distance <= radius));
+    });
+    inside.iter().filter(|inside| **inside).count() as f64 / points.len() as f64
 }
 
 #[cfg(test)]
@@ -147,16 +229,19 @@ mod tests {
     fn golden_radii() {
         let (x, z) = (golden::to_f32(&golden::x(64)), golden::to_f32(&golden::z()));
         assert_near(
-            &Set::new(&x, 8).unwrap().radii(),
+            &Set::new(&x, 8, Distances::Single).unwrap().radii(),
             &[0.172_197_581, 0.106_314_727, 0.115_821_689],
         );
-        assert_near(&Set::new(&z, 8).unwrap().radii(), &[0.142_937_89, 0.323_228_06]);
+        assert_near(
+            &Set::new(&z, 8, Distances::Single).unwrap().radii(),
+            &[0.142_937_89, 0.323_228_06],
+        );
     }
 
     #[test]
     fn golden_shares() {
         let x = golden::to_f32(&golden::x(64));
-        let against_y = precision_recall(&x, &golden::to_f32(&golden::y()), 8).unwrap();
+        let against_y = precision_recall(&x, &golden::to_f32(&golden::y()), 8, Distances::Single).unwrap();
         assert_eq!(
             against_y,
             PrecisionRecall {
@@ -164,7 +249,7 @@ mod tests {
                 recall: 1.0
             }
         );
-        let against_z = precision_recall(&x, &golden::to_f32(&golden::z()), 8).unwrap();
+        let against_z = precision_recall(&x, &golden::to_f32(&golden::z()), 8, Distances::Single).unwrap();
         assert_eq!(
             against_z,
             PrecisionRecall {
@@ -176,16 +261,35 @@ mod tests {
 
     #[test]
     fn more_vectors_than_one_block_give_the_same_radii() {
-        let x: Vec<f32> = (0..BLOCK + 700).flat_map(|i| [i as f32, 0.0]).collect();
-        let radii = Set::new(&x, 2).unwrap().radii();
+        let x: Vec<f32> = (0..COLUMNS + 700).flat_map(|i| [i as f32, 0.0]).collect();
+        let radii = Set::new(&x, 2, Distances::Single).unwrap().radii();
         // On a line of unit steps the third nearest is two steps away, three at the ends.
         assert_eq!(radii[0], 9.0);
-        assert_eq!(radii[BLOCK], 4.0);
-        assert_eq!(radii[BLOCK + 699], 9.0);
+        assert_eq!(radii[COLUMNS], 4.0);
+        assert_eq!(radii[COLUMNS + 699], 9.0);
     }
 
     #[test]
     fn too_few_vectors_are_refused() {
-        assert!(precision_recall(&[0.0; 6], &[0.0; 80], 2).is_err());
+        assert!(precision_recall(&[0.0; 6], &[0.0; 80], 2, Distances::Single).is_err());
+    }
+
+    #[test]
+    fn half_precision_rounds_every_step_and_gives_way_where_it_overflows() {
+        let x = golden::to_f32(&golden::x(64));
+        let y = golden::to_f32(&golden::y());
+        let half = |a: &[f32], b: &[f32]| precision_recall(a, b, 8, Distances::Half).unwrap();
+        let single = |a: &[f32], b: &[f32]| precision_recall(a, b, 8, Distances::Single).unwrap();
+        let set = Set::new(&x, 8, Distances::Half).unwrap();
+        assert!(set.norms.iter().chain(&set.radii()).all(|&v| rounded(v) == v));
+        let (rough, fine) = (half(&x, &y), single(&x, &y));
+        assert!((rough.precision - fine.precision).abs() < 0.05 && (rough.recall - fine.recall).abs() < 0.05);
+        // 2,049 has no f16: the vectors fall together with their neighbours at 2,048.
+        let close: Vec<f32> = (0..6).flat_map(|i| [2048.0 + i as f32, 0.0]).collect();
+        assert_eq!(Set::new(&close, 2, Distances::Half).unwrap().values[2], 2048.0);
+        // Squares beyond 65,504: all in single precision.
+        let large: Vec<f32> = x.iter().map(|v| 1000.0 * v).collect();
+        let far: Vec<f32> = y.iter().map(|v| 1000.0 * v).collect();
+        assert_eq!(half(&large, &far), single(&large, &far));
     }
 }

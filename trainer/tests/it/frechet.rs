@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use tempfile::TempDir;
 use trainer::fit::{Distance, json_lines};
 
 use super::{dataset, run_of};
@@ -15,7 +16,8 @@ fn beside(dir: &Path, script: Option<&str>) -> PathBuf {
     std::fs::create_dir_all(&bin).unwrap();
     let program = bin.join("trainer");
     if !program.exists() {
-        std::fs::copy(env!("CARGO_BIN_EXE_trainer"), &program).unwrap();
+        // Not a copy: a program that another test's child still holds open for writing cannot be started.
+        std::fs::hard_link(env!("CARGO_BIN_EXE_trainer"), &program).unwrap();
     }
     let eval = bin.join("eval");
     let _ = std::fs::remove_file(&eval);
@@ -24,6 +26,11 @@ fn beside(dir: &Path, script: Option<&str>) -> PathBuf {
         std::fs::set_permissions(&eval, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     program
+}
+
+/// A folder on the file system of the programs.
+fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 fn run(program: &Path, args: &[&str]) -> Output {
@@ -42,7 +49,7 @@ echo "{\"fid\": $count.5, \"samples\": 16, \"inception\": \"random:7\", \"compar
 
 #[test]
 fn distances_are_measured_kept_and_taken_back_with_the_steps() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let (data, out) = (dataset(dir.path()), dir.path().join("run").display().to_string());
     let program = beside(dir.path(), Some(ANSWERS));
     let sets = |steps| {
@@ -104,7 +111,7 @@ fn distances_are_measured_kept_and_taken_back_with_the_steps() {
 
 #[test]
 fn a_failure_to_measure_is_told_and_a_missing_program_refused_at_once() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let (data, out) = (dataset(dir.path()), dir.path().join("run").display().to_string());
     let sets = ["run.num_steps=2", "run.frechet_every=2"];
     let program = beside(dir.path(), None);
@@ -130,7 +137,7 @@ fn a_failure_to_measure_is_told_and_a_missing_program_refused_at_once() {
 
 #[test]
 fn a_wish_to_stop_does_not_wait_for_a_measurement() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let (data, out) = (dataset(dir.path()), dir.path().join("run").display().to_string());
     let program = beside(dir.path(), Some(r#"touch "$0.started"; exec sleep 600"#));
     let sets = ["run.num_steps=1000", "run.frechet_every=2"];
