@@ -3,12 +3,14 @@
     apt-get install dataset-fashion-mnist
     python benches/fashion_mnist.py fashion
     preprocess encode --dataset folder --source fashion --size 32 --vae none --out data/fashion
+    python benches/fashion_mnist.py some --limit 1000
+    preprocess encode --dataset folder --source some --size 32 --vae none --out data/some
     trainer fit --data data/fashion --config fashion-mnist --set .. --out runs/m2       (see BENCHMARKS.md)
-    python benches/learning.py data/fashion runs/m2 runs/p2 [--bin target/release] [--samples 1000] [--steps 20]
+    python benches/learning.py data/some runs/m2 runs/p2 [--bin target/release] [--samples 500] [--steps 20]
 
 For every checkpoint, `trainer sample` draws images without guidance. Their distance to the data is measured in the features
-of an Inception network with random weights (`eval fid --inception random:0`) and in those of a small classifier that is
-trained here first. Writes RUN/learning.jsonl (step, inception, classifier, accuracy), which `trainer plot --key` draws.
+of an Inception network with random weights (`eval fid --inception random:0`, against the thousand images of data/some: a network
+of its size takes an hour for all) and in those of a small classifier that is trained here first, against all images. Writes RUN/learning.jsonl (step, inception, classifier, accuracy), which `trainer plot --key` draws.
 Needs torch, numpy and pillow.
 """
 
@@ -30,11 +32,11 @@ SIDE = 32
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data")
+    parser.add_argument("reference")
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--bin", default="target/release")
     parser.add_argument("--source", default="/usr/share/datasets/fashion-mnist")
-    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=2)
     return parser.parse_args()
@@ -105,7 +107,7 @@ def score(args, checkpoint, model, reference):
         subprocess.run([os.path.join(args.bin, "trainer"), "sample", "--checkpoint", checkpoint, "--out", samples,
                         "--count", str(args.samples), "--sampler", "ddim", "--steps", str(args.steps), "--batch", "50"],
                        check=True, capture_output=True)
-        answer = subprocess.run([os.path.join(args.bin, "eval"), "fid", "--images", samples, "--reference", args.data,
+        answer = subprocess.run([os.path.join(args.bin, "eval"), "fid", "--images", samples, "--reference", args.reference,
                                  "--inception", "random:0", "--metrics", "fid", "--json"],
                                 check=True, capture_output=True, text=True).stdout
         with np.load(samples) as file:
