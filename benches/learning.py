@@ -9,8 +9,9 @@
     python benches/learning.py data/some runs/m2 runs/p2 [--bin target/release] [--samples 500] [--steps 20]
 
 For every checkpoint, `trainer sample` draws images without guidance. Their distance to the data is measured in the features
-of an Inception network with random weights (`eval fid --inception random:0`, against the thousand images of data/some: a network
-of its size takes an hour for all) and in those of a small classifier that is trained here first, against all images. Writes RUN/learning.jsonl (step, inception, classifier, accuracy), which `trainer plot --key` draws.
+of an Inception network with random weights (`eval fid --inception random:0`, against the thousand images of data/some: a
+network of its size takes an hour for all) and in those of a small classifier that is trained here first, against all images.
+Writes RUN/learning.jsonl (step, inception, classifier, accuracy), which `trainer plot --key` draws.
 Needs torch, numpy and pillow.
 """
 

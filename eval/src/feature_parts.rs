@@ -8,7 +8,7 @@ use trainer::distributed::HostReducer;
 use crate::error::Result;
 use crate::features::BATCH;
 use crate::inception::{CLASSES, Features, Inception, POOL_FEATURES, SPATIAL_FEATURES};
-use crate::npz::{Dtype, Header, NpzReader, NpzWriter};
+use crate::npz::{NpzReader, NpzWriter};
 
 const ARRAYS: [(&str, usize); 3] = [
     ("pool", POOL_FEATURES),
@@ -73,11 +73,7 @@ impl<'a> FeatureParts<'a> {
     }
 
     fn write(&self, part: u64) -> Result<()> {
-        let mut all = Features {
-            pool: Vec::new(),
-            spatial: Vec::new(),
-            logits: Vec::new(),
-        };
+        let mut all = Features::default();
         self.set.visit_part(part, BATCH, |images| -> Result<()> {
             let features = self.network.features(&images)?;
             all.pool.extend(features.pool);
@@ -87,15 +83,7 @@ impl<'a> FeatureParts<'a> {
         })?;
         let mut writer = NpzWriter::create(&self.path(part))?;
         for ((name, width), values) in ARRAYS.iter().zip([&all.pool, &all.spatial, &all.logits]) {
-            writer.start(
-                name,
-                &Header {
-                    dtype: Dtype::F32,
-                    shape: vec![values.len() / width, *width],
-                },
-            )?;
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            writer.write(&bytes)?;
+            writer.array_f32(name, &[values.len() / width, *width], values)?;
         }
         Ok(writer.finish()?)
     }
@@ -104,10 +92,7 @@ impl<'a> FeatureParts<'a> {
     pub(crate) fn visit(&self, mut visit: impl FnMut(Features) -> Result<()>) -> Result<()> {
         for part in self.set.parts() {
             let mut reader = NpzReader::open(&self.path(part))?;
-            let mut array = |name: &str| -> Result<Vec<f32>> {
-                let (_, values) = reader.read_f64(name)?;
-                Ok(values.into_iter().map(|value| value as f32).collect())
-            };
+            let mut array = |name: &str| reader.read_f32(name).map(|(_, values)| values);
             visit(Features {
                 pool: array("pool")?,
                 spatial: array("spatial")?,

@@ -10,7 +10,7 @@ use crate::dataset_images::DatasetImages;
 use crate::error::Result;
 use crate::features::{Keep, Summary};
 use crate::inception::POOL_FEATURES;
-use crate::npz::{Dtype, Header, NpzReader, NpzWriter};
+use crate::npz::{NpzReader, NpzWriter};
 use crate::reference::{NETWORK, REFERENCE_IMAGES, gaussian, write_statistics};
 
 /// Pool features of the first images, `[n, 2048]` f32.
@@ -58,7 +58,7 @@ fn read(path: &Path, dataset: &DatasetImages, network_id: &str, content: &str) -
     if reader.read_text(NETWORK)? != network_id || reader.read_text(CONTENT)? != content {
         return Ok(None);
     }
-    let (shape, values) = reader.read_f64(FEATURES)?;
+    let (shape, pool_rows) = reader.read_f32(FEATURES)?;
     if shape != [REFERENCE_IMAGES.min(dataset.count()), POOL_FEATURES] {
         return Ok(None);
     }
@@ -68,7 +68,7 @@ fn read(path: &Path, dataset: &DatasetImages, network_id: &str, content: &str) -
         size: Some((size, size)),
         pool: gaussian(&mut reader, path, "mu", "sigma")?,
         spatial: Some(gaussian(&mut reader, path, "mu_s", "sigma_s")?),
-        pool_rows: values.into_iter().map(|value| value as f32).collect(),
+        pool_rows,
         inception_score: None,
     }))
 }
@@ -77,14 +77,7 @@ fn write(path: &Path, summary: &Summary, network_id: &str, content: &str) -> Res
     let mut writer = NpzWriter::create(path)?;
     write_statistics(&mut writer, summary, network_id)?;
     writer.text(CONTENT, content)?;
-    let header = Header {
-        dtype: Dtype::F32,
-        shape: vec![summary.pool_rows.len() / POOL_FEATURES, POOL_FEATURES],
-    };
-    writer.start(FEATURES, &header)?;
-    for row in summary.pool_rows.chunks(POOL_FEATURES) {
-        let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
-        writer.write(&bytes)?;
-    }
+    let rows = &summary.pool_rows;
+    writer.array_f32(FEATURES, &[rows.len() / POOL_FEATURES, POOL_FEATURES], rows)?;
     Ok(writer.finish()?)
 }

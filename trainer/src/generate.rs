@@ -4,23 +4,20 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor};
 use preprocess::image::{RgbImage, tensor};
 use preprocess::vae::AutoencoderKl;
 use serde::{Deserialize, Serialize};
 use shards::rng::{Philox, Stream};
-use xxhash_rust::xxh64::Xxh64;
 
-use crate::checkpoint::DatasetRecord;
+use crate::checkpoint::{DatasetRecord, flat};
 use crate::config::Config;
 use crate::diffusion::{self, Schedule};
 use crate::export;
 use crate::model::{self, DiffuSsm, Kernels};
 use crate::sampler::{self, Guidance, SampleConfig, Sampler};
-
-/// Weights that are hashed at a time.
-const HASHED_AT_ONCE: usize = 1 << 16;
 
 /// What can go wrong while sampling.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +122,7 @@ impl Default for SamplePlan {
 pub struct Generator {
     model: DiffuSsm,
     weights: Vec<f32>,
+    weights_hash: OnceLock<String>,
     kernels: Kernels,
     /// The configuration that it was trained with.
     pub config: Config,
@@ -162,6 +160,7 @@ impl Generator {
         Ok(Self {
             model,
             weights,
+            weights_hash: OnceLock::new(),
             kernels,
             config,
             dataset,
@@ -172,14 +171,11 @@ impl Generator {
     /// Everything that the images of `plan` depend on, beside their indices: weights by their hash, architecture,
     /// autoencoder, plan.
     pub fn definition(&self, plan: &SamplePlan) -> serde_json::Value {
-        let mut hash = Xxh64::new(0);
-        for part in self.weights.chunks(HASHED_AT_ONCE) {
-            let bytes: Vec<u8> = part.iter().flat_map(|value| value.to_le_bytes()).collect();
-            hash.update(&bytes);
-        }
+        // Asked for more than once, and gigabytes for the largest models.
+        let weights = self.weights_hash.get_or_init(|| flat::hash(&self.weights));
         serde_json::json!({
             "step": self.step,
-            "weights": format!("{:016x}", hash.digest()),
+            "weights": weights,
             "model": self.config.model,
             "num_timesteps": self.config.diffusion.num_timesteps,
             "vae": self.dataset.vae,

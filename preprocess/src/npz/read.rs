@@ -88,6 +88,15 @@ impl NpzReader {
         Ok((header.shape, values))
     }
 
+    /// [`NpzReader::read_f64`], rounded to f32.
+    ///
+    /// # Errors
+    /// As [`NpzReader::read_f64`].
+    pub fn read_f32(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let (shape, values) = self.read_f64(name)?;
+        Ok((shape, values.into_iter().map(|value| value as f32).collect()))
+    }
+
     /// A text that was stored as an array of bytes.
     ///
     /// # Errors

@@ -10,6 +10,9 @@ use zip::{CompressionMethod, ZipWriter};
 use super::header::{Dtype, Header, MAGIC};
 use super::{Error, Result};
 
+/// Values that are turned into bytes at a time.
+const CONVERTED_AT_ONCE: usize = 1 << 16;
+
 /// Writes an archive; the file appears under its name when [`NpzWriter::finish`] is called.
 pub struct NpzWriter {
     path: PathBuf,
@@ -91,6 +94,27 @@ impl NpzWriter {
         )?;
         for value in values {
             self.write(&value.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes a whole f32 array.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn array_f32(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
+        self.start(
+            name,
+            &Header {
+                dtype: Dtype::F32,
+                shape: shape.to_vec(),
+            },
+        )?;
+        let mut bytes = Vec::new();
+        for values in values.chunks(CONVERTED_AT_ONCE) {
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            self.write(&bytes)?;
         }
         Ok(())
     }

@@ -294,7 +294,7 @@ impl DiffuSsm {
     ) -> Result<Vec<f32>, Error> {
         let mut keep = |_: &mut [f32]| {};
         let gradients = Gradients::new(grads, usize::MAX, &mut keep);
-        self.run_backward(params, None, saved, d_out, gradients, true)
+        self.backward_in_parts(params, None, saved, d_out, gradients)
     }
 
     /// [`DiffuSsm::backward`] of a micro-batch that others follow: what the state space models learn from it stays in

@@ -118,7 +118,8 @@ pub fn bias_backward(d: &[f32], db: &mut [f32]) {
 }
 
 vectorised! {
-    fn add_rows<'a>(rows: &'a [f32], sum: &'a mut [f32]) {
+    /// Adds every row of `rows` to `sum`.
+    pub(super) fn add_rows<'a>(rows: &'a [f32], sum: &'a mut [f32]) {
         for row in rows.chunks_exact(sum.len()) {
             for (s, v) in sum.iter_mut().zip(row) {
                 *s += v;

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::bias_gelu::add_rows;
 use super::profile::{Clock, Op};
 use super::vectorised::vectorised;
 
@@ -78,15 +79,7 @@ pub fn add(sum: &mut [f32], values: &[f32]) {
     let task = 1 << 14;
     sum.par_chunks_mut(task)
         .zip(values.par_chunks(task))
-        .for_each(|(sum, values)| add_chunk(sum, values));
-}
-
-vectorised! {
-    fn add_chunk<'a>(sum: &'a mut [f32], values: &'a [f32]) {
-        for (sum, value) in sum.iter_mut().zip(values) {
-            *sum += value;
-        }
-    }
+        .for_each(|(sum, values)| add_rows(values, sum));
 }
 
 /// The backward of [`gated_residual`]: writes `d_branch`, adds the gate's gradient to `d_modulation`.
