@@ -85,6 +85,21 @@ impl DatasetImages {
 
     /// What distinguishes the images from the originals, as the end of a sentence.
     pub fn warning(&self) -> Option<String> {
+        let told: Vec<String> = self.difference().into_iter().chain(self.source_note()).collect();
+        (!told.is_empty()).then(|| told.join("; they "))
+    }
+
+    /// What is to be said of a source beside every number.
+    fn source_note(&self) -> Option<String> {
+        (self.manifest().source.dataset == "lsun-church").then(|| {
+            format!(
+                "are {} of LSUN church, for which there is no public reference: its statistics are of this dataset",
+                self.count()
+            )
+        })
+    }
+
+    fn difference(&self) -> Option<String> {
         let Pixels::Decoded(why) = &self.pixels else {
             return None;
         };
@@ -118,10 +133,30 @@ impl DatasetImages {
         limit: usize,
         mut visit: impl FnMut(Vec<RgbImage>) -> Result<()>,
     ) -> Result<()> {
-        let autoencoder = match &self.pixels {
-            Pixels::Original(_) => None,
-            Pixels::Decoded(why) => Some(self.autoencoder(why)?),
+        let chosen = self.chosen(limit);
+        let reader = self.reader()?;
+        for positions in chosen.chunks(batch.max(1)) {
+            visit(reader(positions)?)?;
+        }
+        Ok(())
+    }
+
+    /// The images with these numbers, counted as [`Self::visit`] shows all of them.
+    ///
+    /// # Errors
+    /// If there is no such image, or it cannot be read.
+    pub fn pick(&self, numbers: &[usize]) -> Result<Vec<RgbImage>> {
+        let chosen = self.chosen(usize::MAX);
+        let position = |&number: &usize| {
+            let found = chosen.get(number).copied();
+            found.ok_or_else(|| Error::Input(format!("there is no image {number}")))
         };
+        let positions: Vec<u32> = numbers.iter().map(position).collect::<Result<_>>()?;
+        self.reader()?(&positions)
+    }
+
+    /// The positions of the first `limit` images, in the order in which they are read.
+    fn chosen(&self, limit: usize) -> Vec<u32> {
         let mut chosen = self.order[..limit.min(self.order.len())].to_vec();
         if let Pixels::Original(originals) = &self.pixels
             && originals.is_streamed()
@@ -133,14 +168,18 @@ impl DatasetImages {
                     .and_then(|id| originals.position(id))
             });
         }
-        for positions in chosen.chunks(batch.max(1)) {
-            visit(match (&self.pixels, &autoencoder) {
-                (Pixels::Original(originals), _) => self.load(originals, positions)?,
-                (Pixels::Decoded(_), Some(autoencoder)) => self.decode(autoencoder, positions)?,
-                (Pixels::Decoded(_), None) => Vec::new(),
-            })?;
-        }
-        Ok(())
+        chosen
+    }
+
+    /// What gives the images at some positions.
+    fn reader(&self) -> Result<Box<dyn Fn(&[u32]) -> Result<Vec<RgbImage>> + '_>> {
+        Ok(match &self.pixels {
+            Pixels::Original(originals) => Box::new(move |positions| self.load(originals, positions)),
+            Pixels::Decoded(why) => {
+                let autoencoder = self.autoencoder(why)?;
+                Box::new(move |positions| self.decode(&autoencoder, positions))
+            }
+        })
     }
 
     fn load(&self, originals: &Originals, positions: &[u32]) -> Result<Vec<RgbImage>> {

@@ -17,18 +17,26 @@ use crate::error::Result;
 use crate::feature_parts::FeatureParts;
 use crate::features::{BATCH, Collector, Keep, Summary};
 use crate::inception::Inception;
+use crate::report::ModelRecord;
 
 /// Folder of the samples beside the checkpoints of a run, or in an export.
 const FOLDER: &str = "scored";
 
-/// The first `count` samples of a model under a plan.
-pub struct GeneratedImages {
+/// A trained model with its autoencoder.
+pub struct Model {
     generator: Generator,
     vae: AutoencoderKl,
+    path: PathBuf,
+    /// Folder of its samples.
+    home: PathBuf,
+}
+
+/// The first `count` samples of a model under a plan.
+pub struct GeneratedImages<'a> {
+    model: &'a Model,
     plan: SamplePlan,
     count: usize,
     batch: usize,
-    path: PathBuf,
     folder: PathBuf,
 }
 
@@ -41,53 +49,43 @@ pub enum Stage {
     Seen(u64, u64),
 }
 
-impl std::fmt::Debug for GeneratedImages {
+impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GeneratedImages")
+        f.debug_struct("Model")
             .field("path", &self.path)
             .field("step", &self.generator.step)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for GeneratedImages<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GeneratedImages")
+            .field("model", &self.model)
             .field("plan", &self.plan)
             .field("count", &self.count)
             .finish_non_exhaustive()
     }
 }
 
-impl GeneratedImages {
-    /// `count` samples of the checkpoint, run or folder of runs at `path`; `batch` go through the model together. They are
-    /// kept below `work`, or beside the model.
+impl Model {
+    /// The checkpoint, run, folder of runs, or export at `path`. Its samples are kept below `work`, or beside the model.
     ///
     /// # Errors
-    /// If there is no sound checkpoint, or its autoencoder cannot be loaded.
-    pub fn open(
-        path: &Path,
-        plan: SamplePlan,
-        count: usize,
-        batch: usize,
-        work: Option<&Path>,
-    ) -> Result<Self> {
+    /// If there is no sound one, or its autoencoder cannot be loaded.
+    pub fn open(path: &Path, work: Option<&Path>) -> Result<Self> {
         let generator = Generator::open(path)?;
         let vae = generator.autoencoder()?;
         let home = match work {
             Some(work) => work.to_owned(),
             None => home(path)?.join(FOLDER),
         };
-        let mut hash = Xxh64::new(0);
-        hash.write(generator.definition(&plan).to_string().as_bytes());
-        let name = format!("step-{:07}-{:08x}", generator.step, hash.finish() >> 32);
         Ok(Self {
             generator,
             vae,
-            plan,
-            count,
-            batch: batch.max(1),
             path: path.to_owned(),
-            folder: home.join(name),
+            home,
         })
-    }
-
-    /// Number of samples.
-    pub fn count(&self) -> usize {
-        self.count
     }
 
     /// The training step that the weights are of.
@@ -95,9 +93,41 @@ impl GeneratedImages {
         self.generator.step
     }
 
-    /// The folder of the dataset that the model learned from.
+    /// The folder of the dataset that it learned from.
     pub fn dataset(&self) -> &Path {
         Path::new(&self.generator.dataset.path)
+    }
+
+    /// The run that it is of, if it is of one.
+    pub fn run(&self) -> Option<PathBuf> {
+        run_of(&self.path)
+    }
+}
+
+impl<'a> GeneratedImages<'a> {
+    /// `count` samples of `model`; `batch` go through it together.
+    pub fn new(model: &'a Model, plan: SamplePlan, count: usize, batch: usize) -> Self {
+        let generator = &model.generator;
+        let mut hash = Xxh64::new(0);
+        hash.write(generator.definition(&plan).to_string().as_bytes());
+        let name = format!("step-{:07}-{:08x}", generator.step, hash.finish() >> 32);
+        Self {
+            model,
+            plan,
+            count,
+            batch: batch.max(1),
+            folder: model.home.join(name),
+        }
+    }
+
+    /// Number of samples.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        self.model
     }
 
     /// The folder that keeps the samples.
@@ -107,21 +137,33 @@ impl GeneratedImages {
 
     /// What defines the samples, in words.
     pub fn description(&self) -> String {
-        let guidance = &self.plan.guidance;
-        let interval = guidance
-            .interval
-            .map_or_else(String::new, |(low, high)| format!(", interval ({low}, {high}]"));
+        let SamplePlan {
+            seed,
+            sampler,
+            steps,
+            guidance,
+            labels,
+        } = &self.plan;
         format!(
-            "{} at step {}, {:?} with {} steps, guidance {} ({:?}{interval}), labels {:?}, seed {}",
-            self.path.display(),
-            self.generator.step,
-            self.plan.sampler,
-            self.plan.steps,
-            guidance.scale,
-            guidance.mode,
-            self.plan.labels,
-            self.plan.seed
+            "{} at step {}, {sampler} with {steps} steps, guidance {guidance}, labels {labels}, seed {seed}",
+            self.model.path.display(),
+            self.model.step()
         )
+    }
+
+    /// What defines the samples.
+    pub fn record(&self) -> ModelRecord {
+        let generator = &self.model.generator;
+        let dataset = &generator.dataset;
+        ModelRecord {
+            path: self.model.path.display().to_string(),
+            step: generator.step,
+            weights: generator.weights_hash().to_owned(),
+            plan: self.plan.clone(),
+            dataset: dataset.path.clone(),
+            fingerprint: dataset.fingerprint.clone(),
+            vae: dataset.vae.clone(),
+        }
     }
 
     /// What a reader of the numbers must know of the labels.
@@ -129,7 +171,7 @@ impl GeneratedImages {
         label_warning(
             &self.plan.labels,
             self.count,
-            self.generator.config.model.num_classes,
+            self.model.generator.config.model.num_classes,
         )
     }
 
@@ -149,12 +191,12 @@ impl GeneratedImages {
     ) -> Result<Option<(Summary, Vec<RgbImage>)>> {
         let set = SampleSet::open(
             &self.folder,
-            &self.generator,
+            &self.model.generator,
             &self.plan,
             self.count as u64,
             group,
         )?;
-        set.draw(&self.vae, self.batch, group, |done, total| {
+        set.draw(&self.model.vae, self.batch, group, |done, total| {
             told(Stage::Drawn(done, total));
         })?;
         let parts = FeatureParts::new(&set, network, network_id);
@@ -172,7 +214,7 @@ impl GeneratedImages {
             })?;
         }
         images.truncate(shown);
-        let side = self.generator.dataset.image_size;
+        let side = self.model.generator.dataset.image_size;
         Ok(Some((collector.finish(Some((side, side)))?, images)))
     }
 }
@@ -191,20 +233,24 @@ fn label_warning(labels: &Labels, count: usize, classes: usize) -> Option<String
     }
 }
 
-/// Where the files of a model go: an export, or the run of a checkpoint.
+/// Where the files of a model go: an export, the run of a checkpoint, or a checkpoint that is of no run.
 fn home(path: &Path) -> Result<PathBuf> {
     if export::is_export(path) {
         return Ok(path.to_owned());
     }
-    let checkpoint = checkpoint::find(path).map_err(export::Error::from)?;
-    let run = checkpoint.parent().and_then(Path::parent);
-    let is_of_run = checkpoint
+    match run_of(path) {
+        Some(run) => Ok(run),
+        None => Ok(checkpoint::find(path).map_err(export::Error::from)?),
+    }
+}
+
+/// The run of the checkpoint that `path` stands for.
+fn run_of(path: &Path) -> Option<PathBuf> {
+    let checkpoint = checkpoint::find(path).ok()?;
+    let checkpoints = checkpoint
         .parent()
-        .is_some_and(|parent| parent.ends_with("checkpoints"));
-    Ok(match run {
-        Some(run) if is_of_run => run.to_owned(),
-        _ => checkpoint,
-    })
+        .filter(|parent| parent.ends_with("checkpoints"))?;
+    checkpoints.parent().map(Path::to_owned)
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use preprocess::image::RgbImage;
 use preprocess::image::decode::decode_rgb;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use shards::layout::MANIFEST_NAME;
 use shards::shuffle::epoch_order;
 
 use crate::dataset_images::DatasetImages;
 use crate::error::{Error, Result};
+use crate::inception::weights::hex;
 use crate::npz::NpzReader;
 
 /// Name of the images in a NumPy archive.
@@ -17,6 +19,18 @@ pub const NPZ_IMAGES: &str = "arr_0";
 
 /// Array of an archive that says what its images are, where they are not what they seem.
 pub const NPZ_WARNING: &str = "warning";
+
+/// Array of an archive that says how its images were made.
+pub const NPZ_TRANSFORM: &str = "transform";
+
+/// Array of an archive with the mean of the pool features: the sign of statistics.
+pub const NPZ_MEAN: &str = "mu";
+
+/// The transform of images that nobody has told of.
+pub const AS_GIVEN: &str = "as given";
+
+/// Images of an archive that are in memory while some are picked.
+const PICKED_BATCH: usize = 16;
 
 /// Where images come from.
 #[derive(Debug)]
@@ -74,10 +88,50 @@ impl ImageSource {
     }
 
     /// How the images were made, in words.
-    pub fn transform(&self) -> String {
+    ///
+    /// # Errors
+    /// If the archive cannot be read.
+    pub fn transform(&self) -> Result<String> {
         match self {
-            Self::Folder(_) | Self::Npz(_) => "as given".to_owned(),
-            Self::Dataset(dataset) => dataset.transform(),
+            Self::Folder(_) => Ok(AS_GIVEN.to_owned()),
+            Self::Npz(path) => {
+                let mut reader = NpzReader::open(path)?;
+                if reader.has(NPZ_TRANSFORM) {
+                    Ok(reader.read_text(NPZ_TRANSFORM)?)
+                } else {
+                    Ok(AS_GIVEN.to_owned())
+                }
+            }
+            Self::Dataset(dataset) => Ok(dataset.transform()),
+        }
+    }
+
+    /// SHA-256 of the archive, of the files of a folder one after the other, or of what decides the pixels of a dataset;
+    /// hexadecimal.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn content_hash(&self) -> Result<String> {
+        match self {
+            Self::Folder(files) => {
+                let hashes: Result<Vec<_>> = files.par_iter().map(|file| hash_of_file(file)).collect();
+                let mut all = Sha256::new();
+                hashes?.iter().for_each(|hash| all.update(hash));
+                Ok(hex(&all.finalize()))
+            }
+            Self::Npz(path) => Ok(hex(&hash_of_file(path)?)),
+            Self::Dataset(dataset) => Ok(dataset.content_hash()),
+        }
+    }
+
+    /// Whether this is an archive with statistics.
+    ///
+    /// # Errors
+    /// If the archive cannot be read.
+    pub fn has_statistics(&self) -> Result<bool> {
+        match self {
+            Self::Npz(path) => Ok(NpzReader::open(path)?.has(NPZ_MEAN)),
+            Self::Folder(_) | Self::Dataset(_) => Ok(false),
         }
     }
 
@@ -113,6 +167,46 @@ impl ImageSource {
                 files.len()
             )
         })
+    }
+
+    /// The images with these numbers, counted as [`Self::visit`] shows them without a limit.
+    ///
+    /// # Errors
+    /// If there is no such image, or it cannot be read.
+    pub fn pick(&self, numbers: &[usize]) -> Result<Vec<RgbImage>> {
+        let missing = |number| Error::Input(format!("there is no image {number}"));
+        match self {
+            Self::Folder(files) => {
+                let file = |&number: &usize| files.get(number).ok_or_else(|| missing(number));
+                numbers
+                    .par_iter()
+                    .map(|number| read_picture(file(number)?))
+                    .collect()
+            }
+            Self::Npz(path) => {
+                let limit = numbers.iter().max().map_or(0, |last| last + 1);
+                let mut picked: Vec<Option<RgbImage>> = vec![None; numbers.len()];
+                let mut first = 0;
+                NpzReader::open(path)?.visit_images(
+                    NPZ_IMAGES,
+                    PICKED_BATCH,
+                    limit,
+                    |images| -> Result<()> {
+                        for (picked, &number) in picked.iter_mut().zip(numbers) {
+                            if let Some(image) = number.checked_sub(first).and_then(|at| images.get(at)) {
+                                *picked = Some(image.clone());
+                            }
+                        }
+                        first += images.len();
+                        Ok(())
+                    },
+                )?;
+                let all = picked.into_iter().zip(numbers);
+                all.map(|(image, &number)| image.ok_or_else(|| missing(number)))
+                    .collect()
+            }
+            Self::Dataset(dataset) => dataset.pick(numbers),
+        }
     }
 
     /// Streams the first `limit` images through `visit`, `batch` at a time.
@@ -158,6 +252,13 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
                 .iter()
                 .any(|extension| found.eq_ignore_ascii_case(extension))
         })
+}
+
+fn hash_of_file(path: &Path) -> Result<[u8; 32]> {
+    let mut file = fs_err::File::open(path).map_err(Error::io(path))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).map_err(Error::io(path))?;
+    Ok(hasher.finalize().into())
 }
 
 /// All pictures below `folder`.

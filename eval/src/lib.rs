@@ -15,6 +15,7 @@ pub mod generated;
 pub mod images;
 pub mod inception;
 pub mod metric;
+pub mod neighbours;
 pub use preprocess::npz;
 pub mod reference;
 pub mod reference_cache;

@@ -8,7 +8,7 @@ use faer::Mat;
 
 use crate::error::{Error, Result};
 use crate::features::{BATCH, Extractor, Keep, Summary};
-use crate::images::{ImageSource, NPZ_IMAGES, NPZ_WARNING};
+use crate::images::{ImageSource, NPZ_IMAGES, NPZ_MEAN, NPZ_TRANSFORM, NPZ_WARNING};
 use crate::inception::Inception;
 use crate::npz::{Dtype, Header, NpzReader, NpzWriter};
 use crate::reference_cache;
@@ -53,7 +53,7 @@ pub fn load(
 ) -> Result<Summary> {
     if let ImageSource::Npz(file) = source {
         let mut reader = NpzReader::open(file)?;
-        if reader.has("mu") {
+        if reader.has(NPZ_MEAN) {
             return from_statistics(&mut reader, file, source, network, network_id, keep, seen);
         }
     }
@@ -85,7 +85,7 @@ fn from_statistics(
             ));
         }
     }
-    let pool = gaussian(reader, path, "mu", "sigma")?;
+    let pool = gaussian(reader, path, NPZ_MEAN, "sigma")?;
     let spatial = if keep.spatial {
         Some(gaussian(reader, path, "mu_s", "sigma_s")?)
     } else {
@@ -152,7 +152,7 @@ pub fn save(
 ) -> Result<()> {
     let mut writer = NpzWriter::create(path)?;
     write_statistics(&mut writer, summary, network_id)?;
-    writer.text("transform", transform)?;
+    writer.text(NPZ_TRANSFORM, transform)?;
     if let Some(warning) = source.warning()? {
         writer.text(NPZ_WARNING, &warning)?;
     }
@@ -182,7 +182,7 @@ pub(crate) fn write_statistics(writer: &mut NpzWriter, summary: &Summary, networ
             .map(|index| gaussian.sigma[index]);
         writer.array_f64(sigma, &[dim, dim], values)
     };
-    statistics("mu", "sigma", &summary.pool)?;
+    statistics(NPZ_MEAN, "sigma", &summary.pool)?;
     if let Some(spatial) = &summary.spatial {
         statistics("mu_s", "sigma_s", spatial)?;
     }

@@ -2,6 +2,7 @@
 //!
 //! Image i depends on (seed, i) alone: neither on the batch that it is drawn in nor on the number of images.
 
+use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -74,6 +75,19 @@ impl FromStr for Labels {
             list => {
                 let labels: Result<Vec<u32>, _> = list.split(',').map(|label| label.trim().parse()).collect();
                 labels.map(Self::List).map_err(|_| Error::Labels(text.to_owned()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Balanced => f.write_str("balanced"),
+            Self::Random => f.write_str("random"),
+            Self::List(labels) => {
+                let labels: Vec<String> = labels.iter().map(u32::to_string).collect();
+                f.write_str(&labels.join(","))
             }
         }
     }
@@ -168,14 +182,18 @@ impl Generator {
         })
     }
 
+    /// A hash of the weights.
+    pub fn weights_hash(&self) -> &str {
+        // Asked for more than once, and gigabytes for the largest models.
+        self.weights_hash.get_or_init(|| flat::hash(&self.weights))
+    }
+
     /// Everything that the images of `plan` depend on, beside their indices: weights by their hash, architecture,
     /// autoencoder, plan.
     pub fn definition(&self, plan: &SamplePlan) -> serde_json::Value {
-        // Asked for more than once, and gigabytes for the largest models.
-        let weights = self.weights_hash.get_or_init(|| flat::hash(&self.weights));
         serde_json::json!({
             "step": self.step,
-            "weights": weights,
+            "weights": self.weights_hash(),
             "model": self.config.model,
             "num_timesteps": self.config.diffusion.num_timesteps,
             "vae": self.dataset.vae,

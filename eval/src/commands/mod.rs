@@ -4,4 +4,5 @@ pub mod fid;
 pub mod quickstart;
 pub mod reference;
 pub mod report;
+mod scoring;
 pub mod sweep;

@@ -321,7 +321,7 @@ fn write_report(
         let shown = &set.images[..set.images.len().min(10 * CLASSES)];
         Ok(report::encode_png(&grid::grid(shown, CLASSES)?)?)
     };
-    let mut pictures = vec![("Training loss by step", fs_err::read(run.join("loss.png"))?)];
+    let mut pictures = Vec::new();
     for (name, caption) in [
         (
             "trained model",
@@ -334,16 +334,21 @@ fn write_report(
         ("untrained model", "Samples of the untrained model"),
     ] {
         for set in sets.iter().filter(|set| set.name == name) {
-            pictures.push((caption, grid_png(set)?));
+            pictures.push(Picture {
+                caption: caption.to_owned(),
+                png: grid_png(set)?,
+                is_of_pixels: true,
+            });
         }
     }
-    pictures.rotate_left(1);
-    fs_err::write(args.out.join("grid.png"), &pictures[0].1)?;
-    fs_err::copy(run.join("loss.png"), args.out.join("loss.png"))?;
-    let pictures: Vec<Picture<'_>> = pictures
-        .iter()
-        .map(|(caption, png)| Picture { caption, png })
-        .collect();
+    let loss = Picture {
+        caption: "Training loss by step".to_owned(),
+        png: fs_err::read(run.join("loss.png"))?,
+        is_of_pixels: false,
+    };
+    fs_err::write(args.out.join("grid.png"), &pictures[0].png)?;
+    fs_err::write(args.out.join("loss.png"), &loss.png)?;
+    pictures.insert(1, loss);
     let page = args.out.join("report.html");
     fs_err::write(&page, report::page("Quickstart", table, &pictures))?;
     for name in ["grid.png", "loss.png", "report.html"] {

@@ -47,7 +47,10 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
         progress.set(printer, done, "");
     })?;
     progress.finish();
-    let transform = args.transform.clone().unwrap_or_else(|| source.transform());
+    let transform = match &args.transform {
+        Some(transform) => transform.clone(),
+        None => source.transform()?,
+    };
     reference::save(&args.out, &summary, &source, &inception.id, &transform)?;
     let mark = if inception.comparable {
         ""

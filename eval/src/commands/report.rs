@@ -1,11 +1,11 @@
-//! `eval report`: one page of several evaluations.
+//! `eval report`: one page of several evaluations, with the curves of their runs.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use preprocess::console::Printer;
 
-use crate::report::{self, Picture, Scores};
+use crate::report::{self, curves, folder};
 
 /// What `eval report` accepts.
 #[derive(Debug, clap::Args)]
@@ -23,29 +23,20 @@ pub struct Args {
 /// # Errors
 /// If a folder holds no scores or the page cannot be written.
 pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
-    let mut scores = Vec::new();
-    let mut grids = Vec::new();
+    let mut evaluations = Vec::new();
+    let mut runs = Vec::new();
     for run in &args.runs {
-        let folder = scores_folder(run);
-        let path = folder.join("scores.json");
-        let text = fs_err::read_to_string(&path)
+        let evaluation = folder::read(&scores_folder(run))
             .with_context(|| format!("no scores in {}: run `eval fid --out {0}` first", run.display()))?;
-        let score: Scores = serde_json::from_str(&text)
-            .with_context(|| format!("{} is not a scores file", path.display()))?;
-        if let Ok(png) = fs_err::read(folder.join("grid.png")) {
-            grids.push((score.images.clone(), png));
-        }
-        scores.push(score);
+        evaluations.push(evaluation);
+        runs.push((run.display().to_string(), run.clone()));
     }
-    let pictures: Vec<Picture<'_>> = grids
-        .iter()
-        .map(|(caption, png)| Picture { caption, png })
-        .collect();
-    fs_err::write(&args.out, report::html("Evaluations", &scores, &pictures))?;
+    let page = report::html("Evaluations", &evaluations, &curves::of_runs(&runs)?);
+    fs_err::write(&args.out, page)?;
     printer.say(format_args!(
         "{}: {} evaluations",
         args.out.display(),
-        scores.len()
+        evaluations.len()
     ));
     Ok(())
 }
@@ -62,6 +53,7 @@ fn scores_folder(run: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Scores;
 
     #[test]
     fn several_runs_come_on_one_page() {

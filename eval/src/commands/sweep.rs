@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use preprocess::console::plot::{Series, line_plot};
+use preprocess::console::plot::Series;
 use preprocess::console::{JsonTarget, Printer, exit};
 use serde::Serialize;
 use trainer::commands::ranks::{threads_of, with_ranks};
@@ -12,9 +12,9 @@ use trainer::commands::with_threads;
 use trainer::distributed::HostReducer;
 use trainer::{checkpoint, export};
 
-use super::fid::{Samples, ScoringArgs, score};
-use crate::generated::GeneratedImages;
-use crate::report::{self, Picture, Scores};
+use super::scoring::{Samples, ScoringArgs, score};
+use crate::generated::{GeneratedImages, Model};
+use crate::report::{self, Evaluation, Picture, Scores, curves::drawn, folder::square_of_samples};
 
 /// What `eval sweep` accepts.
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,9 @@ pub struct Args {
     json: Option<Option<PathBuf>>,
 }
 
+/// Samples of each point that the page shows.
+const SHOWN: usize = 16;
+
 /// One evaluation of the sweep.
 #[derive(Debug, Clone, Serialize)]
 struct Point {
@@ -50,6 +53,9 @@ struct Point {
     cfg: f64,
     #[serde(flatten)]
     scores: Scores,
+    /// The first samples.
+    #[serde(skip)]
+    picture: Option<Picture>,
 }
 
 /// A curve's name and what it shows of the scores.
@@ -85,31 +91,29 @@ pub fn run(args: &Args, printer: &mut Printer) -> Result<()> {
 
 fn points(args: &Args, printer: &mut Printer, group: &mut HostReducer) -> Result<Vec<Point>> {
     let inception = args.scoring.inception.load()?;
-    let models = models(args)?;
+    let paths = models(args)?;
+    let all = paths.len() * args.cfg.len();
     let mut points = Vec::new();
-    for (number, (model, cfg)) in models
-        .iter()
-        .flat_map(|model| args.cfg.iter().map(move |&cfg| (model, cfg)))
-        .enumerate()
-    {
-        let samples = GeneratedImages::open(
-            model,
-            args.draw.plan(cfg)?,
-            args.scoring.samples(),
-            args.draw.batch as usize,
-            args.scoring.work.as_deref(),
-        )?;
-        let step = samples.step();
-        if group.rank() == 0 {
-            let all = models.len() * args.cfg.len();
-            printer.note(format_args!(
-                "point    {} of {all}: step {step}, guidance {cfg}",
-                number + 1
-            ));
-        }
-        let source = Samples::Model(Box::new(samples));
-        if let Some((scores, _)) = score(&source, &args.scoring, &inception, printer, group)? {
-            points.push(Point { step, cfg, scores });
+    for (number, path) in paths.iter().enumerate() {
+        let model = Model::open(path, args.scoring.work.as_deref())?;
+        let step = model.step();
+        for (i, &cfg) in args.cfg.iter().enumerate() {
+            if group.rank() == 0 {
+                let point = number * args.cfg.len() + i + 1;
+                printer.note(format_args!(
+                    "point    {point} of {all}: step {step}, guidance {cfg}"
+                ));
+            }
+            let (count, batch) = (args.scoring.samples(), args.draw.batch as usize);
+            let samples = Samples::Model(GeneratedImages::new(&model, args.draw.plan(cfg)?, count, batch));
+            if let Some(scored) = score(&samples, &args.scoring, false, &inception, printer, group)? {
+                points.push(Point {
+                    step,
+                    cfg,
+                    scores: scored.scores,
+                    picture: Some(square_of_samples(&scored.shown[..scored.shown.len().min(SHOWN)])?),
+                });
+            }
         }
     }
     Ok(points)
@@ -139,16 +143,25 @@ fn save(args: &Args, points: &[Point], printer: &mut Printer) -> Result<()> {
     let table = table(points);
     printer.say(&table);
     let json = serde_json::to_value(points)?;
-    let curves = curves(points);
-    let pictures: Vec<(String, Vec<u8>)> = curves
+    let pictures: Vec<Picture> = curves(points)
         .iter()
-        .map(|(title, series)| Ok((title.clone(), report::encode_png(&line_plot(title, series))?)))
-        .collect::<Result<_>>()?;
-    let pictures: Vec<Picture<'_>> = pictures
-        .iter()
-        .map(|(caption, png)| Picture { caption, png })
-        .collect();
+        .map(|(title, series)| drawn(title, series))
+        .collect::<Result<_, _>>()?;
     let scores: Vec<Scores> = points.iter().map(|point| point.scores.clone()).collect();
+    let evaluation = |point: &Point| Evaluation {
+        scores: point.scores.clone(),
+        samples: point.picture.clone(),
+        neighbours: None,
+    };
+    let named: Vec<(String, Evaluation)> = points
+        .iter()
+        .map(|point| {
+            (
+                format!("step {}, guidance {}", point.step, point.cfg),
+                evaluation(point),
+            )
+        })
+        .collect();
     fs_err::create_dir_all(&args.out)?;
     fs_err::write(args.out.join("sweep.json"), format!("{json:#}\n"))?;
     fs_err::write(
@@ -157,7 +170,7 @@ fn save(args: &Args, points: &[Point], printer: &mut Printer) -> Result<()> {
     )?;
     fs_err::write(
         args.out.join("sweep.html"),
-        report::html("Sweep", &scores, &pictures),
+        report::series("Sweep", &named, &pictures),
     )?;
     printer.note(format_args!("report: {}", args.out.join("sweep.html").display()));
     printer
@@ -248,7 +261,12 @@ mod tests {
             fid: Some(fid),
             ..Scores::default()
         };
-        Point { step, cfg, scores }
+        Point {
+            step,
+            cfg,
+            scores,
+            picture: None,
+        }
     }
 
     #[test]

@@ -68,7 +68,11 @@ fn demo_images_are_drawn_again() {
     let drawn: Vec<_> = (0..20).map(|id| demo::draw(4, id, 16).0).collect();
     assert_eq!(unshuffled(&images), drawn);
     // Shuffled: not the first class first.
-    assert_ne!(all(&images), drawn);
+    let shown = all(&images);
+    assert_ne!(shown, drawn);
+    let picked = images.pick(&[7, 0, 7]).unwrap();
+    assert_eq!(picked, [7, 0, 7].map(|number: usize| shown[number].clone()));
+    assert!(images.pick(&[20]).is_err());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod fid;
 pub mod inception_score;
+pub mod neighbours;
 pub mod precision_recall;
 
 #[cfg(test)]

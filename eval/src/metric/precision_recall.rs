@@ -40,6 +40,16 @@ pub enum Distances {
     Half,
 }
 
+impl Distances {
+    /// The field's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "f32",
+            Self::Half => "f16",
+        }
+    }
+}
+
 /// Precision and recall of `samples` against `reference`, both `[n, dim]` row-major.
 ///
 /// # Errors
@@ -74,7 +84,7 @@ pub fn precision_recall(
 }
 
 /// Vectors with their squared lengths.
-struct Set<'a> {
+pub(super) struct Set<'a> {
     /// Row-major `[n, dim]`.
     values: Cow<'a, [f32]>,
     dim: usize,
@@ -87,7 +97,7 @@ fn rounded(value: f64) -> f64 {
 }
 
 impl<'a> Set<'a> {
-    fn new(values: &'a [f32], dim: usize, distances: Distances) -> Result<Self> {
+    pub(super) fn new(values: &'a [f32], dim: usize, distances: Distances) -> Result<Self> {
         if dim == 0 || !values.len().is_multiple_of(dim) || values.len() / dim <= NEIGHBOURS {
             return Err(Error::Input(format!(
                 "precision and recall need more than {NEIGHBOURS} images on each side"
@@ -140,7 +150,7 @@ impl<'a> Set<'a> {
 
     /// What becomes of `start` for each vector when `visit` has seen its distances to all of `other`, some at a time: the
     /// number of the first of them, and the distances.
-    fn visit<R: Copy + Send + Sync>(
+    pub(super) fn visit<R: Copy + Send + Sync>(
         &self,
         other: &Self,
         start: R,

@@ -1,4 +1,4 @@
-//! A 5x7 pixel font for the labels of plots: one byte a column, the lowest bit on top, from ` ` to `~`.
+//! A 5x7 pixel font for the labels of plots and pictures: one byte a column, the lowest bit on top, from ` ` to `~`.
 
 use crate::image::RgbImage;
 

@@ -3,10 +3,15 @@
 use std::io;
 use std::path::Path;
 
+use super::font;
 use crate::image::RgbImage;
 
 /// Space between the pictures of a grid, in pixels.
 const GAP: usize = 2;
+/// Width of a picture with room for a line of text, in pixels.
+const CAPTIONED_WIDTH: usize = 96;
+/// Height of a line of text, in pixels.
+const CAPTION_HEIGHT: usize = 13;
 
 /// Writes an RGB image as PNG, creating the folder.
 ///
@@ -59,6 +64,33 @@ pub fn grid(images: &[RgbImage], columns: usize) -> io::Result<RgbImage> {
     Ok(RgbImage { width, height, data })
 }
 
+/// Lays out images of one size with a line of text below each. Small ones are enlarged, pixel by pixel, to make room for it.
+///
+/// # Errors
+/// When there is no image, or when sizes differ.
+pub fn captioned(images: &[(RgbImage, String)], columns: usize) -> io::Result<RgbImage> {
+    let framed: Vec<RgbImage> = images.iter().map(|(image, text)| framed(image, text)).collect();
+    grid(&framed, columns)
+}
+
+/// An image, at least [`CAPTIONED_WIDTH`] wide, on white with `text` below it.
+fn framed(image: &RgbImage, text: &str) -> RgbImage {
+    let times = CAPTIONED_WIDTH.div_ceil(image.width.max(1)).max(1);
+    let (width, height) = (image.width * times, image.height * times + CAPTION_HEIGHT);
+    let mut data = Vec::with_capacity(width * height * 3);
+    for row in image.data.chunks_exact((image.width * 3).max(1)) {
+        let wide: Vec<u8> = row
+            .chunks_exact(3)
+            .flat_map(|pixel| pixel.repeat(times))
+            .collect();
+        (0..times).for_each(|_| data.extend_from_slice(&wide));
+    }
+    data.resize(width * height * 3, 255);
+    let mut framed = RgbImage { width, height, data };
+    font::draw(&mut framed, 2, height - CAPTION_HEIGHT + 3, 1, [0; 3], text);
+    framed
+}
+
 /// Writes images of one size as one PNG, `columns` to a row.
 ///
 /// # Errors
@@ -86,5 +118,27 @@ mod tests {
             (1, 2, 3, 255)
         );
         assert!(grid(&[], 2).is_err());
+    }
+
+    #[test]
+    fn captioned_pictures_are_enlarged_and_written_below() {
+        let dot = |v: u8| RgbImage {
+            width: 1,
+            height: 1,
+            data: vec![v; 3],
+        };
+        let sheet = captioned(&[(dot(7), "H".to_owned()), (dot(9), String::new())], 2).unwrap();
+        let side = CAPTIONED_WIDTH;
+        assert_eq!(
+            (sheet.width, sheet.height),
+            (2 * side + 3 * GAP, side + CAPTION_HEIGHT + 2 * GAP)
+        );
+        let pixel = |x: usize, y: usize| sheet.data[(y * sheet.width + x) * 3];
+        assert_eq!((pixel(GAP, GAP), pixel(GAP + side - 1, GAP + side - 1)), (7, 7));
+        assert_eq!(pixel(2 * GAP + side, GAP), 9);
+        assert_eq!(
+            (pixel(GAP + 2, GAP + side + 3), pixel(GAP + 3, GAP + side + 3)),
+            (0, 255)
+        );
     }
 }

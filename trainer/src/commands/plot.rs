@@ -94,8 +94,11 @@ fn names(runs: &[PathBuf]) -> Vec<String> {
         .collect()
 }
 
-/// Step and value of every line of a run's metrics that has the key.
-fn points(run: &Path, key: &str, from: u64) -> Result<Vec<(f64, f64)>> {
+/// Step and value of every line of a run's metrics that has the key, from step `from` on.
+///
+/// # Errors
+/// When the run has no metrics or not this key.
+pub fn points(run: &Path, key: &str, from: u64) -> Result<Vec<(f64, f64)>> {
     let path = if run.is_dir() {
         run.join(if key == "frechet" { FRECHET } else { METRICS })
     } else {

@@ -1,4 +1,4 @@
-//! Why several processes cannot train together.
+//! Why several processes cannot work together.
 
 /// What can be wrong with the processes of a run.
 #[derive(Debug, thiserror::Error)]
@@ -6,7 +6,7 @@
 pub enum Error {
     /// A launcher's variables are no rank and number of processes.
     #[error(
-        "{rank_name}={rank} and {ranks_name}={ranks} are no rank and number of processes\nhint: unset both to train in one \
+        "{rank_name}={rank} and {ranks_name}={ranks} are no rank and number of processes\nhint: unset both to work in one \
          process"
     )]
     Variables {
@@ -21,9 +21,9 @@ pub enum Error {
     },
     /// The program was started several times, but cannot talk to the others.
     #[error(
-        "{launcher} started {ranks} processes, but this program was built without MPI: they would train {ranks} times the \
-         same\nhint: cargo build --release --workspace --features trainer/mpi (it needs libopenmpi-dev and \
-         libclang-dev), or {ranks_name}=1 before the command to train in one process"
+        "{launcher} started {ranks} processes, but this program was built without MPI: they would do {ranks} times the \
+         same work\nhint: cargo build --release --workspace --features trainer/mpi (it needs libopenmpi-dev and \
+         libclang-dev), or {ranks_name}=1 before the command to work in one process"
     )]
     NoMpi {
         /// What started it.
@@ -35,7 +35,7 @@ pub enum Error {
     },
     /// The MPI library sees other processes than the launcher started.
     #[error(
-        "{launcher} started {ranks} processes, but MPI sees {seen}: they would train apart, in one folder\nhint: {}",
+        "{launcher} started {ranks} processes, but MPI sees {seen}: they would work apart, in one folder\nhint: {}",
         launcher_hint(launcher)
     )]
     NotConnected {

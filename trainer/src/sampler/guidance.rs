@@ -1,5 +1,7 @@
 //! Classifier-free guidance (Ho and Salimans 2022): `eps_u + w (eps_c - eps_u)`; w = 1 is no guidance.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::Batch;
@@ -32,6 +34,23 @@ impl Default for Guidance {
             scale: 1.0,
             mode: GuidanceMode::All,
             interval: None,
+        }
+    }
+}
+
+impl fmt::Display for Guidance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.scale == 1.0 {
+            return f.write_str("none");
+        }
+        let channels = match self.mode {
+            GuidanceMode::All => "all channels",
+            GuidanceMode::Dit3 => "three channels, as DiT",
+        };
+        write!(f, "scale {}, {channels}", self.scale)?;
+        match self.interval {
+            Some((low, high)) => write!(f, ", where {low} < sigma <= {high}"),
+            None => Ok(()),
         }
     }
 }

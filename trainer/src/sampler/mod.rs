@@ -7,6 +7,8 @@ mod guidance;
 
 pub use guidance::{Guidance, GuidanceMode};
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use shards::rng::{Philox, Stream};
 
@@ -24,6 +26,15 @@ pub enum Sampler {
         /// Share of the ancestral noise.
         eta: f64,
     },
+}
+
+impl fmt::Display for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ddpm => f.write_str("DDPM"),
+            Self::Ddim { eta } => write!(f, "DDIM, eta {eta}"),
+        }
+    }
 }
 
 /// What defines a set of samples, beside the model.

@@ -1,8 +1,12 @@
 //! The command as users type it, on tiny pictures and a network of random weights.
 
+use preprocess::console::grid;
+use preprocess::image::RgbImage;
+
 use super::*;
 use crate::cli;
 use crate::npz::{Dtype, Header, NpzWriter};
+use crate::report;
 
 fn pictures(folder: &Path, count: usize, side: usize, phase: usize) {
     fs_err::create_dir_all(folder).unwrap();
@@ -80,13 +84,40 @@ fn a_set_scores_zero_against_itself_and_more_against_another_through_images_and_
         serde_json::from_str::<serde_json::Value>(&out).unwrap()
     };
     let (images, statistics) = (other(&path("a")), other(&path("a.npz")));
+    let copies = eval(&[
+        "fid",
+        "--images",
+        &path("a"),
+        "--reference",
+        &path("a"),
+        "--out",
+        &path("copies"),
+        "--inception",
+        "random:0",
+        "--metrics",
+        "precision",
+        "--json",
+    ]);
+    let copies: serde_json::Value = serde_json::from_str(&copies.1).unwrap();
+    let nearest = copies["neighbours"]["nearest"].as_array().unwrap();
+    assert_eq!(nearest.len(), 6, "{copies}");
+    for row in nearest {
+        let (number, distance) = (&row["images"][0][0], row["images"][0][1].as_f64().unwrap());
+        assert!(*number == row["sample"] && distance < 1e-2, "{row}");
+    }
     assert!(images["fid"].as_f64().unwrap() > 1e-3, "{images}");
     for key in ["fid", "precision", "recall"] {
         let difference = images[key].as_f64().unwrap() - statistics[key].as_f64().unwrap();
         assert!(difference.abs() < 1e-6, "{key}: {images} {statistics}");
     }
     let page = fs_err::read_to_string(folder.path().join("scores/report.html")).unwrap();
-    assert!(page.contains("not comparable"));
+    assert!(page.contains("not comparable") && page.contains("Are they copies?"));
+    assert!(folder.path().join("scores/neighbours.png").is_file());
+    // What defines the numbers, also where the reference is a file of statistics.
+    let hash = statistics["against"]["sha256"].as_str().unwrap().to_owned();
+    assert!(hash.len() == 64 && page.contains(&hash) && page.contains(report::EVALUATOR));
+    assert_eq!(statistics["against"]["transform"], "as given");
+    assert_eq!(images["neighbours"]["among"], 6);
 
     let (code, _, err) = eval(&[
         "fid",
