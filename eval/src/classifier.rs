@@ -44,7 +44,9 @@ pub struct Classifier {
 pub struct Judgement {
     /// Share of the images whose class is their label, in `[0, 1]`.
     pub accuracy: f64,
-    /// The features, for a Frechet distance.
+    /// One row an image.
+    pub features: Vec<[f32; FEATURES]>,
+    /// Of the features, for a Frechet distance.
     pub stats: Stats,
 }
 
@@ -142,6 +144,7 @@ impl Classifier {
         let right = pairs.filter(|(row, label)| self.predict(row) == **label).count();
         Ok(Judgement {
             accuracy: right as f64 / images.len() as f64,
+            features,
             stats,
         })
     }

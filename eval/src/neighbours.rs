@@ -9,8 +9,6 @@ use preprocess::image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::images::ImageSource;
-use crate::inception::POOL_FEATURES;
 use crate::metric::neighbours::{NEAREST, Neighbour, nearest};
 use crate::report::{Picture, encode_png, folder};
 
@@ -26,7 +24,7 @@ pub struct Neighbours {
     pub among: usize,
     /// Samples whose nearest image was looked for.
     pub samples: usize,
-    /// Median distance of a sample to the nearest reference image, in units of the pool features.
+    /// Median distance of a sample to the nearest reference image, in units of the features.
     pub median: f64,
     /// Median distance of a reference image to the nearest other one.
     pub reference_median: f64,
@@ -46,19 +44,19 @@ pub struct Nearest {
     pub images: Vec<(usize, f64)>,
 }
 
-/// Looks for the neighbours of `samples` in `reference`, pool features `[n, 2048]`; those of the nearest of the first
-/// `shown` samples are told. `None` where a set is too small.
+/// Looks for the neighbours of `samples` in `reference`, features `[n, dim]`; those of the nearest of the first `shown`
+/// samples are told. `None` where a set is too small.
 ///
 /// # Errors
 /// If a set is not made of whole rows.
-pub fn find(reference: &[f32], samples: &[f32], shown: usize) -> Result<Option<Neighbours>> {
-    let first = |rows: &[f32]| rows.len().min(SUMMED_UP * POOL_FEATURES);
-    let among = reference.len() / POOL_FEATURES;
-    if among.min(samples.len() / POOL_FEATURES) <= NEAREST {
+pub fn find(reference: &[f32], samples: &[f32], dim: usize, shown: usize) -> Result<Option<Neighbours>> {
+    let first = |rows: &[f32]| rows.len().min(SUMMED_UP * dim);
+    let among = reference.len() / dim;
+    if among.min(samples.len() / dim) <= NEAREST {
         return Ok(None);
     }
-    let found = nearest(reference, &samples[..first(samples)], POOL_FEATURES)?;
-    let own = nearest(reference, &reference[..first(reference)], POOL_FEATURES)?;
+    let found = nearest(reference, &samples[..first(samples)], dim)?;
+    let own = nearest(reference, &reference[..first(reference)], dim)?;
     let distances = sorted(found.iter().map(|nearest| nearest[0].1));
     // The nearest to a reference image is itself.
     let own = sorted(own.iter().map(|nearest| nearest[1].1));
@@ -88,7 +86,7 @@ impl fmt::Display for Neighbours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "Of {} reference images, the nearest to a sample is {:.2} away (median of {} samples, Inception features); the \
+            "Of {} reference images, the nearest to a sample is {:.2} away (median of {} samples, in the network's features); the \
              nearest to a reference image is {:.2} away. {:.1} % of the samples are nearer to one than all but 1 % of \
              reference images are to another: about 1 % if samples are no copies.",
             self.among,
@@ -100,14 +98,15 @@ impl fmt::Display for Neighbours {
     }
 }
 
-/// The told samples with their neighbours, as one picture: `shown` are the first samples, `reference` has the images.
+/// The told samples with their neighbours, as one picture: `shown` are the first samples, `pick` gives
+/// the reference images with some numbers.
 ///
 /// # Errors
 /// If images cannot be read again, or are not of one size.
 pub fn picture(
     neighbours: &Neighbours,
     shown: &[RgbImage],
-    reference: &ImageSource,
+    pick: impl FnOnce(&[usize]) -> Result<Vec<RgbImage>>,
 ) -> Result<Option<Picture>> {
     let rows: Vec<&Nearest> = neighbours
         .nearest
@@ -121,7 +120,7 @@ pub fn picture(
         .iter()
         .flat_map(|row| row.images.iter().map(|(number, _)| *number))
         .collect();
-    let mut images = reference.pick(&numbers)?.into_iter();
+    let mut images = pick(&numbers)?.into_iter();
     let mut pictures = Vec::new();
     for row in rows {
         pictures.push((shown[row.sample].clone(), format!("sample {}", row.sample)));
@@ -144,6 +143,7 @@ mod tests {
     use shards::rng::{Philox, Stream};
 
     use super::*;
+    use crate::inception::POOL_FEATURES;
 
     fn features(seed: u64, count: usize) -> Vec<f32> {
         let mut values = vec![0.0; count * POOL_FEATURES];
@@ -154,7 +154,9 @@ mod tests {
     #[test]
     fn copies_stand_out() {
         let reference = features(1, 40);
-        let fresh = find(&reference, &features(2, 30), 20).unwrap().unwrap();
+        let fresh = find(&reference, &features(2, 30), POOL_FEATURES, 20)
+            .unwrap()
+            .unwrap();
         assert_eq!((fresh.among, fresh.samples, fresh.nearest.len()), (40, 30, TOLD));
         assert!(
             (fresh.median / fresh.reference_median - 1.0).abs() < 0.05,
@@ -163,7 +165,7 @@ mod tests {
 
         let mut copies = reference[5 * POOL_FEATURES..25 * POOL_FEATURES].to_vec();
         copies.iter_mut().step_by(3).for_each(|value| *value += 0.01);
-        let copies = find(&reference, &copies, 3).unwrap().unwrap();
+        let copies = find(&reference, &copies, POOL_FEATURES, 3).unwrap().unwrap();
         assert!(copies.share_very_near == 1.0 && copies.median < 1.0, "{copies:?}");
         let mut samples: Vec<(usize, usize)> =
             copies.nearest.iter().map(|n| (n.sample, n.images[0].0)).collect();
@@ -173,7 +175,10 @@ mod tests {
 
     #[test]
     fn too_few_images_have_none() {
-        assert_eq!(find(&features(1, 4), &features(2, 30), 8).unwrap(), None);
-        assert_eq!(find(&[], &features(2, 30), 8).unwrap(), None);
+        assert_eq!(
+            find(&features(1, 4), &features(2, 30), POOL_FEATURES, 8).unwrap(),
+            None
+        );
+        assert_eq!(find(&[], &features(2, 30), POOL_FEATURES, 8).unwrap(), None);
     }
 }

@@ -23,8 +23,9 @@ use trainer::generate::{Generator, SamplePlan};
 use trainer::model::DiffuSsm;
 use trainer::sampler::{Guidance, Sampler};
 
-use crate::classifier::{Classifier, Judgement};
+use crate::classifier::{self, Classifier, Judgement};
 use crate::metric::fid::frechet_distance;
+use crate::neighbours;
 use crate::report::{self, Picture};
 
 /// Side of the images in pixels: what the classifier knows.
@@ -35,6 +36,9 @@ const TIMED_STEPS: u64 = 20;
 const SAMPLING_BATCH: usize = 50;
 /// Images that the features of the others are compared with: as many as there are features, many times over.
 const REFERENCE_IMAGES: u64 = 2000;
+
+/// The set that it is all about.
+const TRAINED: &str = "trained model";
 
 /// What `eval quickstart` accepts.
 #[derive(Debug, clap::Args)]
@@ -153,8 +157,18 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     let sets = sets(args, &trained, printer)?;
 
     printer.say("4/4  the scores of a classifier of the shapes");
-    let table = scores(args, &sets, printer)?;
-    write_report(args, &run, &sets, &table, printer)?;
+    let classifier = Classifier::embedded()?;
+    let seen = Seen::new(args, &classifier)?;
+    let table = scores(&classifier, &seen, &sets, printer)?;
+    let copies = copies(&classifier, &seen, &sets)?;
+    write_report(
+        args,
+        &run,
+        &sets,
+        &format!("{table}\n{}", copies.0),
+        copies.1,
+        printer,
+    )?;
     printer.say(format_args!(
         "all of it took {}",
         duration(started.elapsed().as_secs_f64())
@@ -223,7 +237,7 @@ fn sets(args: &Args, trained: &Generator, printer: &mut Printer) -> anyhow::Resu
             labels: balanced.clone(),
         },
         Set {
-            name: "trained model",
+            name: TRAINED,
             images: draw(trained, &plan, &vae, args.samples, printer)?,
             labels: balanced,
         },
@@ -268,14 +282,50 @@ fn reconstructed(vae: &AutoencoderKl, images: &[RgbImage]) -> anyhow::Result<Vec
     Ok(copies)
 }
 
+/// Training images, as the classifier sees them.
+struct Seen {
+    images: Vec<RgbImage>,
+    judgement: Judgement,
+}
+
+impl Seen {
+    fn new(args: &Args, classifier: &Classifier) -> anyhow::Result<Self> {
+        let drawn = (0..REFERENCE_IMAGES.min(args.pictures)).map(|id| demo::draw(args.seed, id, SIZE));
+        let (images, labels): (Vec<RgbImage>, Vec<usize>) = drawn.unzip();
+        let judgement = classifier.judge(&images, &labels)?;
+        Ok(Self { images, judgement })
+    }
+}
+
+/// Whether the trained model's samples are copies of training images: in words, and the nearest as a picture.
+fn copies(classifier: &Classifier, seen: &Seen, sets: &[Set]) -> anyhow::Result<(String, Option<Picture>)> {
+    let Some(samples) = sets.iter().find(|set| set.name == TRAINED) else {
+        return Ok((String::new(), None));
+    };
+    let features = classifier.features(&samples.images)?;
+    let known = seen.judgement.features.as_flattened();
+    let (dim, shown) = (classifier::FEATURES, samples.images.len());
+    let Some(found) = neighbours::find(known, features.as_flattened(), dim, shown)? else {
+        return Ok((String::new(), None));
+    };
+    let pick = |numbers: &[usize]| {
+        Ok(numbers
+            .iter()
+            .map(|&number| seen.images[number].clone())
+            .collect())
+    };
+    let picture = neighbours::picture(&found, &samples.images, pick)?;
+    Ok((format!("<p><i>Are they copies?</i> {found}</p>"), picture))
+}
+
 /// Accuracy and Frechet distance of every set, printed, and as an HTML table.
-fn scores(args: &Args, sets: &[Set], printer: &mut Printer) -> anyhow::Result<String> {
-    let classifier = Classifier::embedded()?;
-    let reference: Vec<(RgbImage, usize)> = (0..REFERENCE_IMAGES.min(args.pictures))
-        .map(|id| demo::draw(args.seed, id, SIZE))
-        .collect();
-    let (images, labels): (Vec<RgbImage>, Vec<usize>) = reference.into_iter().unzip();
-    let reference = classifier.judge(&images, &labels)?.stats.finish()?;
+fn scores(
+    classifier: &Classifier,
+    seen: &Seen,
+    sets: &[Set],
+    printer: &mut Printer,
+) -> anyhow::Result<String> {
+    let reference = seen.judgement.stats.clone().finish()?;
     let heading = ["", "class accuracy", "Frechet distance"];
     printer.say(format_args!(
         "{:<32} {:>14} {:>17}",
@@ -291,7 +341,7 @@ fn scores(args: &Args, sets: &[Set], printer: &mut Printer) -> anyhow::Result<St
     );
     let mut distances = Vec::new();
     for set in sets {
-        let Judgement { accuracy, stats } = classifier.judge(&set.images, &set.labels)?;
+        let Judgement { accuracy, stats, .. } = classifier.judge(&set.images, &set.labels)?;
         let distance = frechet_distance(&reference, &stats.finish()?)?;
         distances.push(distance);
         printer.say(format_args!("{:<32} {accuracy:>14.3} {distance:>17.3}", set.name));
@@ -314,7 +364,8 @@ fn write_report(
     args: &Args,
     run: &Path,
     sets: &[Set],
-    table: &str,
+    text: &str,
+    copies: Option<Picture>,
     printer: &mut Printer,
 ) -> anyhow::Result<()> {
     let grid_png = |set: &Set| -> anyhow::Result<Vec<u8>> {
@@ -323,10 +374,7 @@ fn write_report(
     };
     let mut pictures = Vec::new();
     for (name, caption) in [
-        (
-            "trained model",
-            "Samples of the trained model, one class a column",
-        ),
+        (TRAINED, "Samples of the trained model, one class a column"),
         (
             "held-out images, reconstructed",
             "Images that it never saw, through the autoencoder",
@@ -349,8 +397,9 @@ fn write_report(
     fs_err::write(args.out.join("grid.png"), &pictures[0].png)?;
     fs_err::write(args.out.join("loss.png"), &loss.png)?;
     pictures.insert(1, loss);
+    pictures.extend(copies);
     let page = args.out.join("report.html");
-    fs_err::write(&page, report::page("Quickstart", table, &pictures))?;
+    fs_err::write(&page, report::page("Quickstart", text, &pictures))?;
     for name in ["grid.png", "loss.png", "report.html"] {
         printer.say(format_args!("wrote {}", args.out.join(name).display()));
     }

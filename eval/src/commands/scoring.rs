@@ -195,9 +195,14 @@ pub(super) fn score(
     }
     let mut neighbours = None;
     if looks_for_copies
-        && let Some(found) = neighbours::find(&reference.pool_rows, &samples.pool_rows, shown.len())?
+        && let Some(found) = neighbours::find(
+            &reference.pool_rows,
+            &samples.pool_rows,
+            POOL_FEATURES,
+            shown.len(),
+        )?
     {
-        neighbours = neighbours::picture(&found, &shown, &reference_source)?;
+        neighbours = neighbours::picture(&found, &shown, |numbers| reference_source.pick(numbers))?;
         scores.neighbours = Some(found);
     }
     scores.warnings = warnings(&scores);
