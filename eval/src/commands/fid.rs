@@ -79,8 +79,12 @@ fn evaluate(
     let Some(scored) = score(&source, &args.scoring, reports, &inception, printer, group)? else {
         return Ok(None);
     };
-    let run = run.filter(|_| reports).map(|run| (String::new(), run));
-    Ok(Some((scored, curves::of_runs(run.as_slice())?)))
+    let runs: Vec<(String, PathBuf)> = run
+        .filter(|_| reports)
+        .map(|run| (run.display().to_string(), run))
+        .into_iter()
+        .collect();
+    Ok(Some((scored, curves::of_runs(&runs)?)))
 }
 
 /// Prints and saves the scores.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use preprocess::console::plot::Series;
+use preprocess::console::plot::{Scale, Series};
 use preprocess::console::{JsonTarget, Printer, exit};
 use serde::Serialize;
 use trainer::commands::ranks::{threads_of, with_ranks};
@@ -145,7 +145,7 @@ fn save(args: &Args, points: &[Point], printer: &mut Printer) -> Result<()> {
     let json = serde_json::to_value(points)?;
     let pictures: Vec<Picture> = curves(points)
         .iter()
-        .map(|(title, series)| drawn(title, series))
+        .map(|(title, series)| drawn(title, Scale::Linear, series))
         .collect::<Result<_, _>>()?;
     let scores: Vec<Scores> = points.iter().map(|point| point.scores.clone()).collect();
     let evaluation = |point: &Point| Evaluation {

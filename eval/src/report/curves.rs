@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use preprocess::console::plot::{Series, line_plot};
-use trainer::commands::plot;
+use preprocess::console::plot::{Axes, Scale, Series, plot};
+use trainer::commands::plot::points;
 use trainer::fit::{PLOTTED_POINTS, smoothed};
 
 use super::{Picture, encode_png};
@@ -27,7 +27,8 @@ pub fn of_runs(runs: &[(String, PathBuf)]) -> Result<Vec<Picture>> {
             .filter_map(|(name, run)| line(name, run, key))
             .collect();
         if !lines.is_empty() {
-            pictures.push(drawn(title, &lines)?);
+            // The first steps would leave no room for the rest of a linear axis.
+            pictures.push(drawn(title, Scale::Log, &lines)?);
         }
     }
     Ok(pictures)
@@ -35,7 +36,7 @@ pub fn of_runs(runs: &[(String, PathBuf)]) -> Result<Vec<Picture>> {
 
 /// A run's line; a run without the metric, or with a single point of it, has none.
 fn line(name: &str, run: &Path, key: &str) -> Option<Series> {
-    let points = plot::points(run, key, 0).ok().filter(|points| points.len() > 1)?;
+    let points = points(run, key, 0).ok().filter(|points| points.len() > 1)?;
     Some(Series {
         name: name.to_owned(),
         points: smoothed(&points, PLOTTED_POINTS),
@@ -46,10 +47,14 @@ fn line(name: &str, run: &Path, key: &str) -> Option<Series> {
 ///
 /// # Errors
 /// When it cannot be encoded.
-pub fn drawn(title: &str, lines: &[Series]) -> Result<Picture> {
+pub fn drawn(title: &str, y_scale: Scale, lines: &[Series]) -> Result<Picture> {
+    let axes = Axes {
+        y_scale,
+        ..Axes::default()
+    };
     Ok(Picture {
         caption: title.to_owned(),
-        png: encode_png(&line_plot(title, lines))?,
+        png: encode_png(&plot(title, &axes, lines))?,
         is_of_pixels: false,
     })
 }
