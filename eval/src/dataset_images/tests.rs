@@ -114,10 +114,14 @@ fn a_folder_is_read_again_and_its_latents_are_decoded_when_it_has_changed() {
 
 /// A dataset whose source is not read again, of two latents that the autoencoder `vae` is said to have made.
 fn foreign(dir: &Path, vae: &str) -> DatasetImages {
+    foreign_of(dir, vae, "elsewhere")
+}
+
+fn foreign_of(dir: &Path, vae: &str, dataset: &str) -> DatasetImages {
     let header = ManifestHeader {
         name: "test".to_owned(),
         source: Source {
-            dataset: "elsewhere".to_owned(),
+            dataset: dataset.to_owned(),
             ..Source::default()
         },
         image_size: 4,
@@ -168,6 +172,17 @@ fn latents_are_decoded_unscaled() {
     assert_eq!(images.warning(), None);
     let bytes: Vec<u8> = unshuffled(&images).iter().map(|image| image.data[0]).collect();
     assert_eq!(bytes, [128, 159]);
+}
+
+#[test]
+fn numbers_of_lsun_church_say_what_they_are_compared_with() {
+    let warning = |vae: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        foreign_of(dir.path(), vae, "lsun-church").warning().unwrap()
+    };
+    assert!(warning(IDENTITY).starts_with("are 2 of LSUN church, for which there is no public reference"));
+    let both = warning("some-vae");
+    assert!(both.contains("reconstructions") && both.contains("; they are 2 of LSUN church"), "{both}");
 }
 
 #[test]
