@@ -28,6 +28,8 @@ template <class U, class T> __device__ __forceinline__ U *global_as(T *p) { retu
 #endif
 
 constexpr int WARP = 32;
+/// Threads of a block of most kernels.
+constexpr int THREADS = 256;
 constexpr unsigned WHOLE_WARP = 0xffffffffu;
 /// Rows whose columns one thread sums: a partial sum of a column is over so many rows.
 constexpr int ROWS_PER_THREAD = 32;
