@@ -4,8 +4,10 @@
 
 namespace {
 
-template <class T, int V>
-__device__ __forceinline__ void column_partials_rows(GlobalIn<T> d, GlobalOut<float> partial, int rows, int cols) {
+/// With ROUND, `rounded` becomes a copy of d in bf16 on the way.
+template <class T, int V, bool ROUND>
+__device__ __forceinline__ void column_partials_rows(GlobalIn<T> d, GlobalOut<bf16> rounded, GlobalOut<float> partial,
+                                                     int rows, int cols) {
   int packs = cols / V;
   long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   long long part = thread / packs;
@@ -17,6 +19,7 @@ __device__ __forceinline__ void column_partials_rows(GlobalIn<T> d, GlobalOut<fl
 #pragma unroll 8
   for (int r = int(row); r < end; r++) {
     Pack<V> x = load_pack<V, T>(d, size_t(r) * cols + column);
+    if (ROUND) store_pack<V, bf16>(rounded, size_t(r) * cols + column, x);
 #pragma unroll
     for (int k = 0; k < V; k++) sum.v[k] += x.v[k];
   }
@@ -24,10 +27,11 @@ __device__ __forceinline__ void column_partials_rows(GlobalIn<T> d, GlobalOut<fl
   for (int k = 0; k < V; k++) partial[part * cols + column + k] = sum.v[k];
 }
 
-template <class T>
-__device__ __forceinline__ void column_partials(GlobalIn<T> d, GlobalOut<float> partial, int rows, int cols) {
-  if (cols % WIDEST<T> == 0) column_partials_rows<T, WIDEST<T>>(d, partial, rows, cols);
-  else column_partials_rows<T, 1>(d, partial, rows, cols);
+template <class T, bool ROUND = false>
+__device__ __forceinline__ void column_partials(GlobalIn<T> d, GlobalOut<bf16> rounded, GlobalOut<float> partial, int rows,
+                                                int cols) {
+  if (cols % WIDEST<T> == 0) column_partials_rows<T, WIDEST<T>, ROUND>(d, rounded, partial, rows, cols);
+  else column_partials_rows<T, 1, ROUND>(d, rounded, partial, rows, cols);
 }
 
 }  // namespace
@@ -36,10 +40,18 @@ __device__ __forceinline__ void column_partials(GlobalIn<T> d, GlobalOut<float> 
 //   d [rows, cols] of the type; partial [ceil(rows / 32), cols] f32
 //   grid  ceil(ceil(rows / 32) * (cols / V) / 256)    block 256    dynamic shared memory 0
 extern "C" __global__ void __launch_bounds__(256) column_partials_f32(IN(float) d, OUT(float) partial, int rows, int cols) {
-  column_partials<float>(d, partial, rows, cols);
+  column_partials<float>(d, GlobalOut<bf16>{}, partial, rows, cols);
 }
 extern "C" __global__ void __launch_bounds__(256) column_partials_bf16(IN(bf16) d, OUT(float) partial, int rows, int cols) {
-  column_partials<bf16>(d, partial, rows, cols);
+  column_partials<bf16>(d, GlobalOut<bf16>{}, partial, rows, cols);
+}
+
+// rounded_column_partials_f32: the same, and a copy of d in bf16: the gradient of the residual stream for the products of the
+// branch's last layer.
+//   d [rows, cols] f32; rounded [rows, cols] bf16; the rest as column_partials_f32
+extern "C" __global__ void __launch_bounds__(256)
+    rounded_column_partials_f32(IN(float) d, OUT(bf16) rounded, OUT(float) partial, int rows, int cols) {
+  column_partials<float, true>(d, rounded, partial, rows, cols);
 }
 
 // add_column_sums_f32: `out[g stride + c] += sum over p of partial[g, p, c]` for c < cols.

@@ -60,8 +60,8 @@ __device__ __forceinline__ void read_columns(GlobalIn<T> x, const Columns &colum
   OPAQUE(j);
   bool is_whole = columns.count >= LINES && columns.width % LINES == 0 && columns.column % LINES == 0;
   unsigned at = j * columns.width + columns.column;
-  // Complex numbers take twice the registers.
-#pragma unroll(is_real<T> ? 8 : 2)
+  // Complex numbers take twice the registers: not all rows at a time.
+#pragma unroll(is_real<T> ? 8 : 1)
   for (int k = 0; k < 8; k++) {
     int to = fft::place(j) + fft::step<STEP>(k);
     if constexpr (is_real<T>) {
@@ -77,6 +77,13 @@ __device__ __forceinline__ void read_columns(GlobalIn<T> x, const Columns &colum
       }
 #pragma unroll
       for (int c = 0; c < LINES; c++) shared_as<float>(lines + c * stride)[2 * to] = row.v[c];
+    } else if (LINES % 2 == 0 && is_whole) {
+#pragma unroll
+      for (int c = 0; c < LINES; c += 2) {
+        float4 two = global_as<const float4>(x + at + c)[0];
+        (lines + c * stride)[to] = make_float2(two.x, two.y);
+        (lines + (c + 1) * stride)[to] = make_float2(two.z, two.w);
+      }
     } else {
 #pragma unroll
       for (int c = 0; c < LINES; c++)
@@ -104,7 +111,7 @@ __device__ __forceinline__ void write_columns(GlobalOut<T> x, const Columns &col
   }
   bool is_whole = columns.count >= LINES && columns.width % LINES == 0 && columns.column % LINES == 0;
   unsigned at = j * columns.width + columns.column;
-#pragma unroll(is_real<T> ? 8 : LINES > 2 ? 4 : 2)
+#pragma unroll(is_real<T> ? 8 : 2)
   for (int k = 0; k < 8; k++) {
     int from = fft::place(j) + fft::step<STEP>(k);
     if constexpr (is_real<T>) {
@@ -119,6 +126,12 @@ __device__ __forceinline__ void write_columns(GlobalOut<T> x, const Columns &col
           for (int c = 0; c < LINES; c++)
             if (c < columns.count) x[at + c] = from_float<T>(row.v[c]);
         }
+      }
+    } else if (LINES % 2 == 0 && is_whole) {
+#pragma unroll
+      for (int c = 0; c < LINES; c += 2) {
+        float2 left = (lines + c * stride)[from], right = (lines + (c + 1) * stride)[from];
+        global_as<float4>(x + at + c)[0] = make_float4(left.x, left.y, right.x, right.y);
       }
     } else {
 #pragma unroll
@@ -201,7 +214,7 @@ __device__ __forceinline__ void backward(GlobalIn<T> u, GlobalIn<T> dy, GlobalIn
   for (int b = blockIdx.x / quarters; b < batch; b += parts) {
     size_t image = size_t(b) * quarters + quarter;
     bool is_first = b < parts;
-    if (!is_first) __syncthreads();
+    // No barrier: what the image before left in the lines, each thread read and overwrites at places of its own.
     read_columns<N, S::LINES, T>(u + image * length * dim, {dim, channel, count, length}, lines, S::STRIDE, table, j);
     __syncthreads();
     fft::forward_middle<N, N / 8, S::LINES>(lines, S::STRIDE, table, j);

@@ -257,8 +257,9 @@ void Buffer::access(const void *at, size_t width, bool writes) {
   (writes ? stored : loaded) += width;
   count_sectors(id << 40 | offset / 32, id << 40 | (offset + width - 1) / 32, writes);
   for (size_t granule_at = offset / granule; granule_at <= (offset + width - 1) / granule; granule_at++) {
-    unsigned char bit = writes ? 2 : 1;
-    if (!(touched[granule_at] & bit)) {
+    unsigned char bit = writes ? 2 : 1, known = touched[granule_at];
+    // What this launch has written itself need not come from memory.
+    if (writes ? !(known & 2) : known == 0) {
       touched[granule_at] |= bit;
       (writes ? unique_stored : unique_loaded) += granule;
     }

@@ -68,6 +68,7 @@ struct Buffer {
   size_t bytes = 0, granule = 4;
   std::vector<Shadow> shadow;
   std::vector<unsigned char> touched;   // bit 0 loaded, bit 1 stored
+  // Bytes of all accesses; bytes that were loaded, without having been stored before, and stored at least once.
   uint64_t loaded = 0, stored = 0, unique_loaded = 0, unique_stored = 0;
   uint64_t id = 0;
   void access(const void *at, size_t width, bool writes);

@@ -6,7 +6,7 @@
 //   request   text kernel; u32 grid[3], block[3]; u64 shared bytes; u8 reverse; text disabled barrier; u32 arguments, each
 //             u8 kind: 0 buffer (u32 bytes of an element, u64 bytes, then they), 1 i32, 2 i64, 3 f32, 4 f64
 //   answer    u8 0, text: what was wrong
-//             u8 1; for each buffer u64 loaded, stored, loaded once, stored once, then its bytes;
+//             u8 1; for each buffer u64 loaded, stored, loaded once, stored once (see cuda_on_cpu.h), its bytes;
 //             u64 loaded sectors, stored sectors, barriers; u32 sites, each a text
 #include "cuda_on_cpu.h"
 

@@ -16,7 +16,11 @@ const PART: usize = work::ROWS_PER_PART;
 /// The launch of a kernel whose threads own packs of columns of 32 rows.
 fn flat(name: &str, kind: Kind, strips: usize, cols: usize, pack: usize) -> Launch {
     let threads = strips * (cols / pack);
-    Launch::new(format!("{name}_{}", kind.suffix()), (threads.div_ceil(256), 1), 256)
+    Launch::new(
+        format!("{name}_{}", kind.suffix()),
+        (threads.div_ceil(256), 1),
+        256,
+    )
 }
 
 fn with_shape(launch: Launch, rows: usize, cols: usize, gelu: i32) -> Launch {
@@ -25,7 +29,10 @@ fn with_shape(launch: Launch, rows: usize, cols: usize, gelu: i32) -> Launch {
 
 fn bias_gelu_launch(kind: Kind, rows: usize, cols: usize, gelu: i32, x: &[f32], bias: &[f32]) -> Launch {
     let launch = flat("bias_gelu", kind, rows.div_ceil(PART), cols, kind.pack(cols));
-    let launch = launch.arg(kind.arg(x)).arg(bias).arg(kind.arg(&vec![0.0; x.len()]));
+    let launch = launch
+        .arg(kind.arg(x))
+        .arg(bias)
+        .arg(kind.arg(&vec![0.0; x.len()]));
     with_shape(launch, rows, cols, gelu)
 }
 
@@ -36,10 +43,21 @@ fn gelu_backward_launch(kind: Kind, rows: usize, cols: usize, gelu: i32, pre: &[
     with_shape(launch, rows, cols, gelu)
 }
 
-fn gate_launch(kind: Kind, shape: [usize; 2], gelu: i32, a: &[f32], b: &[f32], biases: [&[f32]; 2]) -> Launch {
+fn gate_launch(
+    kind: Kind,
+    shape: [usize; 2],
+    gelu: i32,
+    a: &[f32],
+    b: &[f32],
+    biases: [&[f32]; 2],
+) -> Launch {
     let [rows, cols] = shape;
     let launch = flat("gate", kind, rows.div_ceil(PART), cols, kind.pack(cols));
-    let launch = launch.arg(kind.arg(a)).arg(biases[0]).arg(kind.arg(b)).arg(biases[1]);
+    let launch = launch
+        .arg(kind.arg(a))
+        .arg(biases[0])
+        .arg(kind.arg(b))
+        .arg(biases[1]);
     with_shape(launch.arg(kind.arg(&vec![0.0; a.len()])), rows, cols, gelu)
 }
 
@@ -52,13 +70,46 @@ fn gate_backward_launch(kind: Kind, shape: [usize; 2], gelu: i32, a: &[f32], b: 
 }
 
 fn column_partials_launch(kind: Kind, rows: usize, cols: usize, d: &[f32]) -> Launch {
-    let launch = flat("column_partials", kind, rows.div_ceil(PART), cols, kind.pack(cols));
+    let launch = flat(
+        "column_partials",
+        kind,
+        rows.div_ceil(PART),
+        cols,
+        kind.pack(cols),
+    );
     let partial = vec![0f32; rows.div_ceil(PART) * cols];
-    launch.arg(kind.arg(d)).arg(&partial[..]).arg(rows as i32).arg(cols as i32)
+    launch
+        .arg(kind.arg(d))
+        .arg(&partial[..])
+        .arg(rows as i32)
+        .arg(cols as i32)
+}
+
+fn rounded_column_partials_launch(rows: usize, cols: usize, d: &[f32]) -> Launch {
+    let launch = flat(
+        "rounded_column_partials",
+        Kind::F32,
+        rows.div_ceil(PART),
+        cols,
+        Kind::F32.pack(cols),
+    );
+    let partial = vec![0f32; rows.div_ceil(PART) * cols];
+    let launch = launch
+        .arg(d)
+        .arg(Kind::Bf16.arg(&vec![0.0; d.len()]))
+        .arg(&partial[..]);
+    launch.arg(rows as i32).arg(cols as i32)
 }
 
 /// Adds the sums of `partial` `[groups, parts, width]` over its parts to `out`, whose groups lie `stride` apart.
-pub fn add_column_sums_launch(partial: &[f32], out: &[f32], groups: usize, width: usize, cols: usize, stride: usize) -> Launch {
+pub(crate) fn add_column_sums_launch(
+    partial: &[f32],
+    out: &[f32],
+    groups: usize,
+    width: usize,
+    cols: usize,
+    stride: usize,
+) -> Launch {
     let parts = partial.len() / groups / width;
     Launch::new("add_column_sums_f32", (cols.div_ceil(32), groups), 256)
         .arg(partial)
@@ -83,7 +134,10 @@ impl Residual {
     }
 
     fn with_shape(&self, launch: Launch) -> Launch {
-        launch.arg(self.batch as i32).arg(self.rows as i32).arg(self.dim as i32)
+        launch
+            .arg(self.batch as i32)
+            .arg(self.rows as i32)
+            .arg(self.dim as i32)
     }
 
     fn plain(&self, input: &[f32], bias: &[f32]) -> Launch {
@@ -92,35 +146,60 @@ impl Residual {
     }
 
     fn gated(&self, kind: Kind, input: &[f32], modulation: &[f32], bias: &[f32], branch: &[f32]) -> Launch {
-        let launch = self.launch("gated_residual", kind).arg(input).arg(modulation).arg(bias);
+        let launch = self
+            .launch("gated_residual", kind)
+            .arg(input)
+            .arg(modulation)
+            .arg(bias);
         self.with_shape(launch.arg(kind.arg(branch)).arg(&vec![0f32; input.len()][..]))
     }
 
     fn gated_backward(&self, kind: Kind, d_out: &[f32], modulation: &[f32], branch: &[f32]) -> Launch {
-        let launch = self.launch("gated_residual_backward", kind).arg(d_out).arg(modulation);
+        let launch = self
+            .launch("gated_residual_backward", kind)
+            .arg(d_out)
+            .arg(modulation);
         let partial = vec![0f32; self.batch * self.rows.div_ceil(PART) * self.dim];
-        let launch = launch.arg(kind.arg(branch)).arg(kind.arg(&vec![0.0; branch.len()]));
+        let launch = launch
+            .arg(kind.arg(branch))
+            .arg(kind.arg(&vec![0.0; branch.len()]));
         self.with_shape(launch.arg(&partial[..]).arg(&partial[..]))
     }
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let (rows, cols) = (128, 96);
     let (x, y, bias) = (wave(rows * cols, 0.3), wave(rows * cols, 1.3), wave(cols, 0.7));
-    let shape = Residual { batch: 2, rows: 64, dim: 96 };
+    let shape = Residual {
+        batch: 2,
+        rows: 64,
+        dim: 96,
+    };
     let modulation = wave(shape.batch * 3 * shape.dim, 0.1);
     let mut cases = Vec::new();
     for kind in Kind::BOTH {
         let element = kind.bytes();
         cases.extend([
-            Case::new(bias_gelu_launch(kind, rows, cols, 0, &x, &bias), work::bias_gelu(rows, cols, element)),
-            Case::new(gelu_backward_launch(kind, rows, cols, 0, &x, &y), work::gelu_backward(rows, cols, element)),
-            Case::new(gate_launch(kind, [rows, cols], 0, &x, &y, [&bias, &bias]), work::gate(rows, cols, element)),
+            Case::new(
+                bias_gelu_launch(kind, rows, cols, 0, &x, &bias),
+                work::bias_gelu(rows, cols, element),
+            ),
+            Case::new(
+                gelu_backward_launch(kind, rows, cols, 0, &x, &y),
+                work::gelu_backward(rows, cols, element),
+            ),
+            Case::new(
+                gate_launch(kind, [rows, cols], 0, &x, &y, [&bias, &bias]),
+                work::gate(rows, cols, element),
+            ),
             Case::new(
                 gate_backward_launch(kind, [rows, cols], 0, &x, &y, &x),
                 work::gate_backward(rows, cols, element),
             ),
-            Case::new(column_partials_launch(kind, rows, cols, &x), work::column_partials(rows, cols, element)),
+            Case::new(
+                column_partials_launch(kind, rows, cols, &x),
+                work::column_partials(rows, cols, element),
+            ),
             Case::new(
                 shape.gated(kind, &x, &modulation, &bias, &y),
                 work::gated_residual(shape.batch, shape.rows, shape.dim, element),
@@ -131,7 +210,14 @@ pub fn cases() -> Vec<Case> {
             ),
         ]);
     }
-    cases.push(Case::new(shape.plain(&x, &bias), work::residual(shape.batch, shape.rows, shape.dim)));
+    cases.push(Case::new(
+        rounded_column_partials_launch(rows, cols, &x),
+        work::rounded_column_partials(rows, cols),
+    ));
+    cases.push(Case::new(
+        shape.plain(&x, &bias),
+        work::residual(shape.batch, shape.rows, shape.dim),
+    ));
     cases.push(Case::new(
         add_column_sums_launch(&x, &wave(2 * cols, 0.2), 2, cols, cols, cols),
         work::add_column_sums(2, rows / 2, cols),
@@ -147,8 +233,13 @@ fn summed(emulator: &mut Emulator, partial: &[f32], start: &[f32]) -> Vec<f32> {
 
 #[test]
 fn bias_and_gelu_are_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else { return };
-    for (kind, (rows, cols)) in Kind::BOTH.into_iter().flat_map(|kind| [(kind, (70, 37)), (kind, (33, 24)), (kind, (1, 8))]) {
+    let Some(mut emulator) = Emulator::start() else {
+        return;
+    };
+    for (kind, (rows, cols)) in Kind::BOTH
+        .into_iter()
+        .flat_map(|kind| [(kind, (70, 37)), (kind, (33, 24)), (kind, (1, 8))])
+    {
         for (gelu, number) in KINDS {
             let what = format!("{kind:?} {rows} x {cols} {gelu:?}");
             let (x, bias) = (kind.rounded(&extreme(rows * cols, 0.3)), wave(cols, 0.8));
@@ -173,15 +264,32 @@ fn bias_and_gelu_are_the_cpus() {
 
 #[test]
 fn the_gate_is_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else { return };
-    for (kind, (rows, cols)) in Kind::BOTH.into_iter().flat_map(|kind| [(kind, (70, 37)), (kind, (33, 24))]) {
+    let Some(mut emulator) = Emulator::start() else {
+        return;
+    };
+    for (kind, (rows, cols)) in Kind::BOTH
+        .into_iter()
+        .flat_map(|kind| [(kind, (70, 37)), (kind, (33, 24))])
+    {
         for (gelu, number) in KINDS {
             let what = format!("{kind:?} {rows} x {cols} {gelu:?}");
-            let (x, y) = (kind.rounded(&extreme(rows * cols, 0.3)), kind.rounded(&wave(rows * cols, 2.6)));
+            let (x, y) = (
+                kind.rounded(&extreme(rows * cols, 0.3)),
+                kind.rounded(&wave(rows * cols, 2.6)),
+            );
             let (bias_x, bias_y) = (wave(cols, 0.8), wave(cols, 4.4));
             let (mut a, mut b, mut out) = (x.clone(), y.clone(), vec![0.0; x.len()]);
-            bf16::scope(kind == Kind::Bf16, || gate(gelu, &mut a, &bias_x, &mut b, &bias_y, &mut out));
-            let run = emulator.run(&gate_launch(kind, [rows, cols], number, &x, &y, [&bias_x, &bias_y]));
+            bf16::scope(kind == Kind::Bf16, || {
+                gate(gelu, &mut a, &bias_x, &mut b, &bias_y, &mut out)
+            });
+            let run = emulator.run(&gate_launch(
+                kind,
+                [rows, cols],
+                number,
+                &x,
+                &y,
+                [&bias_x, &bias_y],
+            ));
             for (index, want) in [(0, &a), (2, &b), (4, &out)] {
                 assert_near(&what, &run.values(kind, index), want, 4e-6 + kind.epsilon(), 1e-6);
             }
@@ -202,10 +310,22 @@ fn the_gate_is_the_cpus() {
 
 #[test]
 fn the_residual_is_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else { return };
-    for (kind, (batch, rows, dim)) in Kind::BOTH.into_iter().flat_map(|kind| [(kind, (2, 35, 19)), (kind, (3, 32, 12))]) {
-        let (shape, what) = (Residual { batch, rows, dim }, format!("{kind:?} {batch} x {rows} x {dim}"));
-        let (input, bias, modulation) = (extreme(batch * rows * dim, 0.2), wave(dim, 0.6), wave(batch * 3 * dim, 0.9));
+    let Some(mut emulator) = Emulator::start() else {
+        return;
+    };
+    for (kind, (batch, rows, dim)) in Kind::BOTH
+        .into_iter()
+        .flat_map(|kind| [(kind, (2, 35, 19)), (kind, (3, 32, 12))])
+    {
+        let (shape, what) = (
+            Residual { batch, rows, dim },
+            format!("{kind:?} {batch} x {rows} x {dim}"),
+        );
+        let (input, bias, modulation) = (
+            extreme(batch * rows * dim, 0.2),
+            wave(dim, 0.6),
+            wave(batch * 3 * dim, 0.9),
+        );
         let mut out = vec![0.0; input.len()];
         residual(&input, &bias, &mut out);
         assert_eq!(emulator.run(&shape.plain(&input, &bias)).f32s(2), out, "{what}");
@@ -220,7 +340,14 @@ fn the_residual_is_the_cpus() {
         let (branch, d_out) = (kind.rounded(&branch), wave(input.len(), 2.7));
         let (mut d_branch, mut d_modulation) = (vec![0.0; input.len()], vec![0.25; modulation.len()]);
         let start = d_modulation.clone();
-        gated_residual_backward(&d_out, &modulation, &branch, batch, &mut d_branch, &mut d_modulation);
+        gated_residual_backward(
+            &d_out,
+            &modulation,
+            &branch,
+            batch,
+            &mut d_branch,
+            &mut d_modulation,
+        );
         let run = emulator.run(&shape.gated_backward(kind, &d_out, &modulation, &branch));
         assert_near(&what, &run.values(kind, 3), &d_branch, kind.epsilon(), 0.0);
         // Only the gate's third is added to: the launcher gives the pointer to it.
@@ -229,19 +356,37 @@ fn the_residual_is_the_cpus() {
         assert_near(&what, &sums, &d_modulation[2 * dim..], 1e-5, 1e-5);
         let mut d_bias = vec![0.0; dim];
         bias_backward(&d_branch, &mut d_bias);
-        assert_near(&what, &summed(&mut emulator, &run.f32s(5), &vec![0.0; dim]), &d_bias, 1e-5, 1e-5);
+        assert_near(
+            &what,
+            &summed(&mut emulator, &run.f32s(5), &vec![0.0; dim]),
+            &d_bias,
+            1e-5,
+            1e-5,
+        );
     }
 }
 
 #[test]
 fn sums_of_columns_are_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else { return };
-    for (kind, (rows, cols)) in Kind::BOTH.into_iter().flat_map(|kind| [(kind, (300, 37)), (kind, (31, 16))]) {
+    let Some(mut emulator) = Emulator::start() else {
+        return;
+    };
+    for (kind, (rows, cols)) in Kind::BOTH
+        .into_iter()
+        .flat_map(|kind| [(kind, (300, 37)), (kind, (31, 16))])
+    {
         let d = kind.rounded(&wave(rows * cols, 0.5));
         let mut d_bias = vec![1.5; cols];
         bias_backward(&d, &mut d_bias);
-        let partial = emulator.run(&column_partials_launch(kind, rows, cols, &d)).f32s(1);
+        let partial = emulator
+            .run(&column_partials_launch(kind, rows, cols, &d))
+            .f32s(1);
         let sums = summed(&mut emulator, &partial, &vec![1.5; cols]);
         assert_near("column sums", &sums, &d_bias, 1e-5, 1e-5);
+        if kind == Kind::F32 {
+            let run = emulator.run(&rounded_column_partials_launch(rows, cols, &d));
+            assert_eq!(run.f32s(2), partial);
+            assert_eq!(run.values(Kind::Bf16, 1), Kind::Bf16.rounded(&d));
+        }
     }
 }

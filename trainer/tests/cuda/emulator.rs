@@ -11,12 +11,12 @@ use std::sync::OnceLock;
 use half::bf16;
 
 /// Where the kernels lie.
-pub fn sources() -> PathBuf {
+pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
 }
 
 /// The `.cu` files in order, with their texts.
-pub fn files() -> Vec<(PathBuf, String)> {
+pub(crate) fn files() -> Vec<(PathBuf, String)> {
     let mut files: Vec<PathBuf> = fs_err::read_dir(sources())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -30,25 +30,52 @@ pub fn files() -> Vec<(PathBuf, String)> {
     files.into_iter().map(with_text).collect()
 }
 
-/// The names of all kernels of a file: what follows `extern "C" __global__ void`, up to its arguments.
-pub fn entries(text: &str) -> Vec<String> {
-    let declarations = text.split("extern \"C\" __global__ void").skip(1);
-    let name_of = |declaration: &str| {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let mut rest = declaration.trim_start();
-        if let Some(bounds) = rest.strip_prefix("__launch_bounds__") {
-            rest = bounds.split_once(')').unwrap().1.trim_start();
+/// The names of all kernels of a file: what follows `extern "C" __global__ void`, up to its arguments. In the body of a
+/// macro of a size N, one for every size.
+pub(crate) fn entries(text: &str) -> Vec<String> {
+    let macro_uses = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("LONG_CONV(")?.strip_suffix(')'));
+    let sizes: Vec<&str> = macro_uses.collect();
+    let mut names = Vec::new();
+    for declaration in text.split("extern \"C\" __global__ void").skip(1) {
+        // `long_conv_forward_##N##_f32` or a plain name, behind the bounds and a broken line.
+        let bounds_end = bounds_end(declaration);
+        let rest = declaration[bounds_end..].trim_start_matches(|c: char| c.is_whitespace() || c == '\\');
+        let name = &rest[..rest.find('(').unwrap()];
+        if name.contains("##N") {
+            names.extend(
+                sizes
+                    .iter()
+                    .map(|size| name.replace("##N##", size).replace("##N", size)),
+            );
+        } else {
+            names.push(name.to_owned());
         }
-        let end = rest.find(|c| !is_name(c)).unwrap();
-        rest[..end].to_owned()
-    };
-    declarations.map(name_of).collect()
+    }
+    names
+}
+
+/// Where `__launch_bounds__(..)` ends.
+fn bounds_end(declaration: &str) -> usize {
+    let mut depth = 0;
+    for (i, c) in declaration.char_indices() {
+        depth += match c {
+            '(' => 1,
+            ')' if depth == 1 => return i + 1,
+            ')' => -1,
+            _ => 0,
+        };
+    }
+    0
 }
 
 /// The first C++ compiler that answers: `$CXX`, `c++`, `g++`, `clang++`.
 fn compiler() -> Option<String> {
     let named = std::env::var("CXX").ok();
-    let candidates = named.into_iter().chain(["c++", "g++", "clang++"].map(str::to_owned));
+    let candidates = named
+        .into_iter()
+        .chain(["c++", "g++", "clang++"].map(str::to_owned));
     let answers = |name: &String| {
         let version = Command::new(name).arg("--version").output();
         version.is_ok_and(|output| output.status.success())
@@ -58,11 +85,15 @@ fn compiler() -> Option<String> {
 
 /// The program, compiled once; `None` without a compiler.
 fn program() -> Option<&'static Path> {
-    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
-    PROGRAM.get_or_init(|| compiler().map(|compiler| build(&compiler))).as_deref()
+    static PROGRAM: OnceLock<Option<Result<PathBuf, String>>> = OnceLock::new();
+    match PROGRAM.get_or_init(|| compiler().map(|compiler| build(&compiler))) {
+        None => None,
+        Some(Ok(program)) => Some(program),
+        Some(Err(messages)) => panic!("{messages}"),
+    }
 }
 
-fn build(compiler: &str) -> PathBuf {
+fn build(compiler: &str) -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (mut list, mut names) = (String::new(), String::from("#define KERNELS"));
     let mut hash = DefaultHasher::new();
@@ -75,7 +106,10 @@ fn build(compiler: &str) -> PathBuf {
     }
     let emulation = sources().join("emulation");
     for folder in [sources(), emulation.clone()] {
-        let mut others: Vec<PathBuf> = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut others: Vec<PathBuf> = fs_err::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         others.sort();
         for path in others.iter().filter(|path| path.is_file()) {
             fs_err::read(path).unwrap().hash(&mut hash);
@@ -84,13 +118,19 @@ fn build(compiler: &str) -> PathBuf {
     let hash = hash.finish();
     let program = folder.join(format!("cuda-emulator-{hash:016x}"));
     if program.exists() {
-        return program;
+        return Ok(program);
     }
     let kernels = folder.join(format!("kernels-{hash:016x}.inc"));
     fs_err::write(&kernels, format!("{list}{names}\n")).unwrap();
     let aside = folder.join(format!("cuda-emulator-{hash:016x}.{}", std::process::id()));
     let output = Command::new(compiler)
-        .args(["-std=c++17", "-O1", "-DCUDA_ON_CPU", "-U_FORTIFY_SOURCE", "-ffp-contract=off"])
+        .args([
+            "-std=c++17",
+            "-O1",
+            "-DCUDA_ON_CPU",
+            "-U_FORTIFY_SOURCE",
+            "-ffp-contract=off",
+        ])
         .args(["-Wall", "-Werror", "-Wno-unknown-pragmas"])
         .arg(format!("-DKERNELS_OF_FILE=\"{}\"", kernels.display()))
         .arg("-I")
@@ -100,14 +140,16 @@ fn build(compiler: &str) -> PathBuf {
         .arg(&aside)
         .output()
         .unwrap();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{compiler} does not compile the kernels:\n{messages}");
+    if !output.status.success() {
+        let messages = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{compiler} does not compile the kernels:\n{messages}"));
+    }
     fs_err::rename(&aside, &program).unwrap();
-    program
+    Ok(program)
 }
 
 /// A running emulator.
-pub struct Emulator {
+pub(crate) struct Emulator {
     process: Child,
     input: BufWriter<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -115,7 +157,7 @@ pub struct Emulator {
 
 impl Emulator {
     /// Starts one; `None`, with a word about it, where no C++ compiler is installed.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("skipped: the kernels' tests need a C++ compiler (c++, g++, clang++ or $CXX)");
             return None;
@@ -137,15 +179,23 @@ impl Emulator {
     ///
     /// # Panics
     /// With what the emulation finds wrong.
-    pub fn run(&mut self, launch: &Launch) -> Run {
-        let forward = self.send(launch, false, "").unwrap_or_else(|error| panic!("{error}"));
-        let reverse = self.send(launch, true, "").unwrap_or_else(|error| panic!("{error}"));
-        assert!(forward.buffers == reverse.buffers, "{}: the order of threads shows in the result", launch.name);
+    pub(crate) fn run(&mut self, launch: &Launch) -> Run {
+        let forward = self
+            .send(launch, false, "")
+            .unwrap_or_else(|error| panic!("{error}"));
+        let reverse = self
+            .send(launch, true, "")
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(
+            forward.buffers == reverse.buffers,
+            "{}: the order of threads shows in the result",
+            launch.name
+        );
         forward
     }
 
     /// Runs a launch with the barriers of the place `disabled` switched off.
-    pub fn send(&mut self, launch: &Launch, reverse: bool, disabled: &str) -> Result<Run, String> {
+    pub(crate) fn send(&mut self, launch: &Launch, reverse: bool, disabled: &str) -> Result<Run, String> {
         let input = &mut self.input;
         let put_text = |input: &mut BufWriter<ChildStdin>, text: &str| {
             input.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
@@ -158,7 +208,9 @@ impl Emulator {
         input.write_all(&(launch.shared as u64).to_le_bytes()).unwrap();
         input.write_all(&[u8::from(reverse)]).unwrap();
         put_text(input, disabled);
-        input.write_all(&(launch.args.len() as u32).to_le_bytes()).unwrap();
+        input
+            .write_all(&(launch.args.len() as u32).to_le_bytes())
+            .unwrap();
         let mut sizes = Vec::new();
         for arg in &launch.args {
             match arg {
@@ -222,53 +274,68 @@ impl Drop for Emulator {
 
 /// An argument of a kernel.
 #[derive(Clone, Debug)]
-pub enum Arg {
+pub(crate) enum Arg {
     Buffer { granule: u32, bytes: Vec<u8> },
     Scalar { kind: u8, bytes: Vec<u8> },
 }
 
 impl From<i32> for Arg {
     fn from(value: i32) -> Self {
-        Self::Scalar { kind: 1, bytes: value.to_le_bytes().to_vec() }
+        Self::Scalar {
+            kind: 1,
+            bytes: value.to_le_bytes().to_vec(),
+        }
     }
 }
 
 impl From<i64> for Arg {
     fn from(value: i64) -> Self {
-        Self::Scalar { kind: 2, bytes: value.to_le_bytes().to_vec() }
+        Self::Scalar {
+            kind: 2,
+            bytes: value.to_le_bytes().to_vec(),
+        }
     }
 }
 
 impl From<f32> for Arg {
     fn from(value: f32) -> Self {
-        Self::Scalar { kind: 3, bytes: value.to_le_bytes().to_vec() }
+        Self::Scalar {
+            kind: 3,
+            bytes: value.to_le_bytes().to_vec(),
+        }
     }
 }
 
 impl From<f64> for Arg {
     fn from(value: f64) -> Self {
-        Self::Scalar { kind: 4, bytes: value.to_le_bytes().to_vec() }
+        Self::Scalar {
+            kind: 4,
+            bytes: value.to_le_bytes().to_vec(),
+        }
     }
 }
 
 impl<T: bytemuck::Pod> From<&[T]> for Arg {
     fn from(values: &[T]) -> Self {
-        Self::Buffer { granule: size_of::<T>() as u32, bytes: bytemuck::cast_slice(values).to_vec() }
+        Self::Buffer {
+            granule: size_of::<T>() as u32,
+            bytes: bytemuck::cast_slice(values).to_vec(),
+        }
     }
 }
 
 /// The element type of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     F32,
     Bf16,
 }
 
 impl Kind {
-    pub const BOTH: [Self; 2] = [Self::F32, Self::Bf16];
+    pub(crate) const BOTH: [Self; 2] = [Self::F32, Self::Bf16];
 
     /// The suffix of a kernel's name.
-    pub fn suffix(self) -> &'static str {
+    pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
@@ -276,7 +343,7 @@ impl Kind {
     }
 
     /// Bytes of an element.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 => 2,
@@ -284,13 +351,13 @@ impl Kind {
     }
 
     /// Numbers that one instruction of the widest kind moves, where they divide `cols`.
-    pub fn pack(self, cols: usize) -> usize {
+    pub(crate) fn pack(self, cols: usize) -> usize {
         let widest = 16 / self.bytes();
         if cols.is_multiple_of(widest) { widest } else { 1 }
     }
 
     /// The numbers that this type can hold nearest to some.
-    pub fn rounded(self, values: &[f32]) -> Vec<f32> {
+    pub(crate) fn rounded(self, values: &[f32]) -> Vec<f32> {
         match self {
             Self::F32 => values.to_vec(),
             Self::Bf16 => values.iter().map(|&v| bf16::from_f32(v).to_f32()).collect(),
@@ -298,7 +365,7 @@ impl Kind {
     }
 
     /// A buffer of this type.
-    pub fn arg(self, values: &[f32]) -> Arg {
+    pub(crate) fn arg(self, values: &[f32]) -> Arg {
         match self {
             Self::F32 => values.into(),
             Self::Bf16 => {
@@ -309,7 +376,7 @@ impl Kind {
     }
 
     /// Half of the distance between neighbours near 1: what rounding to this type may add.
-    pub fn epsilon(self) -> f64 {
+    pub(crate) fn epsilon(self) -> f64 {
         match self {
             Self::F32 => 0.0,
             Self::Bf16 => 1.0 / 256.0,
@@ -319,26 +386,32 @@ impl Kind {
 
 /// A kernel and what it is launched with.
 #[derive(Clone, Debug)]
-pub struct Launch {
-    pub name: String,
-    pub grid: (usize, usize),
-    pub block: usize,
-    pub shared: usize,
-    pub args: Vec<Arg>,
+pub(crate) struct Launch {
+    pub(crate) name: String,
+    pub(crate) grid: (usize, usize),
+    pub(crate) block: usize,
+    pub(crate) shared: usize,
+    pub(crate) args: Vec<Arg>,
 }
 
 impl Launch {
-    pub fn new(name: impl Into<String>, grid: (usize, usize), block: usize) -> Self {
-        Self { name: name.into(), grid, block, shared: 0, args: Vec::new() }
+    pub(crate) fn new(name: impl Into<String>, grid: (usize, usize), block: usize) -> Self {
+        Self {
+            name: name.into(),
+            grid,
+            block,
+            shared: 0,
+            args: Vec::new(),
+        }
     }
 
     /// With so many bytes of dynamic shared memory.
-    pub fn shared(self, shared: usize) -> Self {
+    pub(crate) fn shared(self, shared: usize) -> Self {
         Self { shared, ..self }
     }
 
     /// With one more argument.
-    pub fn arg(mut self, arg: impl Into<Arg>) -> Self {
+    pub(crate) fn arg(mut self, arg: impl Into<Arg>) -> Self {
         self.args.push(arg.into());
         self
     }
@@ -346,40 +419,44 @@ impl Launch {
 
 /// What a launch did.
 #[derive(Default)]
-pub struct Run {
+pub(crate) struct Run {
     /// Every buffer after the launch.
-    pub buffers: Vec<Vec<u8>>,
+    pub(crate) buffers: Vec<Vec<u8>>,
     /// Bytes that instructions loaded and stored.
-    pub loaded: u64,
-    pub stored: u64,
+    pub(crate) loaded: u64,
+    pub(crate) stored: u64,
     /// Bytes that were loaded and stored at least once: what a cache without limits leaves.
-    pub loaded_once: u64,
-    pub stored_once: u64,
+    pub(crate) loaded_once: u64,
+    pub(crate) stored_once: u64,
     /// Sectors of 32 bytes that the instructions of warps moved.
-    pub load_sectors: u64,
-    pub store_sectors: u64,
+    pub(crate) load_sectors: u64,
+    pub(crate) store_sectors: u64,
     /// The places of barriers and exchanges that were reached.
-    pub sites: Vec<String>,
+    pub(crate) sites: Vec<String>,
 }
 
 impl Run {
     /// Buffer `index` as numbers of a plain type.
-    pub fn get<T: bytemuck::AnyBitPattern>(&self, index: usize) -> Vec<T> {
+    pub(crate) fn get<T: bytemuck::AnyBitPattern>(&self, index: usize) -> Vec<T> {
         bytemuck::pod_collect_to_vec::<u8, u8>(&self.buffers[index])
             .chunks_exact(size_of::<T>())
             .map(bytemuck::pod_read_unaligned)
             .collect()
     }
 
-    pub fn f32s(&self, index: usize) -> Vec<f32> {
+    pub(crate) fn f32s(&self, index: usize) -> Vec<f32> {
         self.get(index)
     }
 
     /// Buffer `index` of an activations' type.
-    pub fn values(&self, kind: Kind, index: usize) -> Vec<f32> {
+    pub(crate) fn values(&self, kind: Kind, index: usize) -> Vec<f32> {
         match kind {
             Kind::F32 => self.f32s(index),
-            Kind::Bf16 => self.get::<u16>(index).into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+            Kind::Bf16 => self
+                .get::<u16>(index)
+                .into_iter()
+                .map(|bits| bf16::from_bits(bits).to_f32())
+                .collect(),
         }
     }
 }
