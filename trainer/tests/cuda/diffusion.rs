@@ -22,7 +22,7 @@ fn tables(schedule: &Schedule) -> Vec<f64> {
         &schedule.posterior_mean_coef1,
         &schedule.posterior_mean_coef2,
     ]
-    .map(|table| table.clone())
+    .map(Vec::clone)
     .concat()
 }
 

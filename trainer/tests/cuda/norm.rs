@@ -112,7 +112,11 @@ fn the_modulated_norm_is_the_cpus() {
             let (mut h, mut stats) = (vec![0.0; x.len()], vec![(0.0, 0.0); batch * rows]);
             norm_modulate(&x, &modulation, batch, with_scale, EPS, &mut h, &mut stats);
             let run = emulator.run(&shape.forward(kind, &x, &modulation));
-            assert_near(&what, &run.values(kind, 2), &h, 1e-5 + kind.epsilon(), 1e-3);
+            // In the first row a unit of the last place of a mean is some thousandths of the spread.
+            let (first, rest) = (5e-3, 1e-4);
+            let found = run.values(kind, 2);
+            assert_near(&what, &found[..dim], &h[..dim], kind.epsilon(), first);
+            assert_near(&what, &found[dim..], &h[dim..], 1e-5 + kind.epsilon(), rest);
             // Means of numbers of up to 10,000.
             let flat: Vec<f32> = stats.iter().flat_map(|&(mean, rstd)| [mean, rstd]).collect();
             assert_near(&what, &run.f32s(3), &flat, 2e-5, 1e-3);
@@ -131,8 +135,7 @@ fn the_modulated_norm_is_the_cpus() {
                 &mut d_modulation,
             );
             let run = emulator.run(&launch);
-            // In the first row a unit of the last place is a part in a thousand of the spread.
-            assert_near(&what, &run.f32s(4)[..dim], &want[..dim], 1e-5, 1e-3);
+            assert_near(&what, &run.f32s(4)[..dim], &want[..dim], 1e-5, first);
             assert_near(&what, &run.f32s(4)[dim..], &want[dim..], 1e-5, 1e-5);
             let cols = if with_scale { 2 * dim } else { dim };
             let launch = add_column_sums_launch(

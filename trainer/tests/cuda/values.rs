@@ -17,10 +17,6 @@ pub(crate) fn extreme(len: usize, phase: f64) -> Vec<f32> {
     values
 }
 
-pub(crate) fn scaled(values: &[f32], factor: f32) -> Vec<f32> {
-    values.iter().map(|v| factor * v).collect()
-}
-
 /// The largest absolute value.
 pub(crate) fn largest(values: &[f32]) -> f64 {
     values.iter().fold(1e-30, |max, v| f64::from(v.abs()).max(max))
