@@ -19,4 +19,5 @@ pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod roofline;
 pub mod sampler;

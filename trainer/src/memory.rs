@@ -217,18 +217,22 @@ fn largest_fit(config: &Config, recompute: Recompute, dataset: u64, available: u
     fits.find(|fit| fit.total <= available)
 }
 
-/// What a block's forward keeps: see `BlockSaved`.
-fn block_saved(model: &ModelConfig, batch: u64) -> u64 {
+/// Numbers of a token that a block's forward keeps beside its input, which is of the residual stream: see `BlockSaved`.
+pub(crate) fn kept_activations(model: &ModelConfig) -> u64 {
     let (d, m) = (model.hidden_size as u64, model.downscale as u64);
-    let (rows, ssm) = (batch * model.tokens() as u64, model.ssm_width() as u64);
     let branch = if model.modulation == Modulation::Gate {
         d
     } else {
         0
     };
-    // input, h, pre0, act0; pre_up and u; y; pre_down, down, pre1, pre2, product.
-    let per_row = 4 * d + 2 * m * d + m * ssm + 10 * d + branch;
-    rows * per_row * F32
+    // h, pre0, act0; pre_up and u; y; pre_down, down, pre1, pre2, product.
+    3 * d + 2 * m * d + m * model.ssm_width() as u64 + 10 * d + branch
+}
+
+/// What a block's forward keeps.
+fn block_saved(model: &ModelConfig, batch: u64) -> u64 {
+    let per_row = model.hidden_size as u64 + kept_activations(model);
+    batch * model.tokens() as u64 * per_row * F32
 }
 
 /// The convolution kernels of a block.

@@ -1,0 +1,462 @@
+//! The emulated device: the kernels' sources, compiled for the processor, in a process that runs launches.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+use half::bf16;
+
+/// Where the kernels lie.
+pub(crate) fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
+}
+
+/// The `.cu` files in order, with their texts.
+pub(crate) fn files() -> Vec<(PathBuf, String)> {
+    let mut files: Vec<PathBuf> = fs_err::read_dir(sources())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
+        .collect();
+    files.sort();
+    let with_text = |path: PathBuf| {
+        let text = fs_err::read_to_string(&path).unwrap();
+        (path, text)
+    };
+    files.into_iter().map(with_text).collect()
+}
+
+/// The names of all kernels of a file: what follows `extern "C" __global__ void`, up to its arguments. In the body of a
+/// macro of a size N, one for every size.
+pub(crate) fn entries(text: &str) -> Vec<String> {
+    let macro_uses = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("LONG_CONV(")?.strip_suffix(')'));
+    let sizes: Vec<&str> = macro_uses.collect();
+    let mut names = Vec::new();
+    for declaration in text.split("extern \"C\" __global__ void").skip(1) {
+        // `long_conv_forward_##N##_f32` or a plain name, behind the bounds and a broken line.
+        let bounds_end = bounds_end(declaration);
+        let rest = declaration[bounds_end..].trim_start_matches(|c: char| c.is_whitespace() || c == '\\');
+        let name = &rest[..rest.find('(').unwrap()];
+        if name.contains("##N") {
+            names.extend(
+                sizes
+                    .iter()
+                    .map(|size| name.replace("##N##", size).replace("##N", size)),
+            );
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+/// Where `__launch_bounds__(..)` ends.
+fn bounds_end(declaration: &str) -> usize {
+    let mut depth = 0;
+    for (i, c) in declaration.char_indices() {
+        depth += match c {
+            '(' => 1,
+            ')' if depth == 1 => return i + 1,
+            ')' => -1,
+            _ => 0,
+        };
+    }
+    0
+}
+
+/// The first C++ compiler that answers: `$CXX`, `c++`, `g++`, `clang++`.
+fn compiler() -> Option<String> {
+    let named = std::env::var("CXX").ok();
+    let candidates = named
+        .into_iter()
+        .chain(["c++", "g++", "clang++"].map(str::to_owned));
+    let answers = |name: &String| {
+        let version = Command::new(name).arg("--version").output();
+        version.is_ok_and(|output| output.status.success())
+    };
+    candidates.into_iter().find(answers)
+}
+
+/// The program, compiled once; `None` without a compiler.
+fn program() -> Option<&'static Path> {
+    static PROGRAM: OnceLock<Option<Result<PathBuf, String>>> = OnceLock::new();
+    match PROGRAM.get_or_init(|| compiler().map(|compiler| build(&compiler))) {
+        None => None,
+        Some(Ok(program)) => Some(program),
+        Some(Err(messages)) => panic!("{messages}"),
+    }
+}
+
+fn build(compiler: &str) -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (mut list, mut names) = (String::new(), String::from("#define KERNELS"));
+    let mut hash = DefaultHasher::new();
+    compiler.hash(&mut hash);
+    for (path, text) in files() {
+        writeln!(list, "#include \"{}\"", path.display()).unwrap();
+        for name in entries(&text) {
+            write!(names, " KERNEL({name})").unwrap();
+        }
+    }
+    let emulation = sources().join("emulation");
+    for folder in [sources(), emulation.clone()] {
+        let mut others: Vec<PathBuf> = fs_err::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        others.sort();
+        for path in others.iter().filter(|path| path.is_file()) {
+            fs_err::read(path).unwrap().hash(&mut hash);
+        }
+    }
+    let hash = hash.finish();
+    let program = folder.join(format!("cuda-emulator-{hash:016x}"));
+    if program.exists() {
+        return Ok(program);
+    }
+    let kernels = folder.join(format!("kernels-{hash:016x}.inc"));
+    fs_err::write(&kernels, format!("{list}{names}\n")).unwrap();
+    let aside = folder.join(format!("cuda-emulator-{hash:016x}.{}", std::process::id()));
+    let output = Command::new(compiler)
+        .args([
+            "-std=c++17",
+            "-O1",
+            "-DCUDA_ON_CPU",
+            "-U_FORTIFY_SOURCE",
+            "-ffp-contract=off",
+        ])
+        .args(["-Wall", "-Werror", "-Wno-unknown-pragmas"])
+        .arg(format!("-DKERNELS_OF_FILE=\"{}\"", kernels.display()))
+        .arg("-I")
+        .arg(sources())
+        .args([emulation.join("main.cpp"), emulation.join("cuda_on_cpu.cpp")])
+        .arg("-o")
+        .arg(&aside)
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        let messages = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{compiler} does not compile the kernels:\n{messages}"));
+    }
+    fs_err::rename(&aside, &program).unwrap();
+    Ok(program)
+}
+
+/// A running emulator.
+pub(crate) struct Emulator {
+    process: Child,
+    input: BufWriter<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Emulator {
+    /// Starts one; `None`, with a word about it, where no C++ compiler is installed.
+    pub(crate) fn start() -> Option<Self> {
+        let Some(program) = program() else {
+            eprintln!("skipped: the kernels' tests need a C++ compiler (c++, g++, clang++ or $CXX)");
+            return None;
+        };
+        let mut process = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        Some(Self {
+            process,
+            input: BufWriter::new(input),
+            output: BufReader::new(output),
+        })
+    }
+
+    /// Runs a launch in both orders of threads and blocks, which must give the same bits.
+    ///
+    /// # Panics
+    /// With what the emulation finds wrong.
+    pub(crate) fn run(&mut self, launch: &Launch) -> Run {
+        let forward = self
+            .send(launch, false, "")
+            .unwrap_or_else(|error| panic!("{error}"));
+        let reverse = self
+            .send(launch, true, "")
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(
+            forward.buffers == reverse.buffers,
+            "{}: the order of threads shows in the result",
+            launch.name
+        );
+        forward
+    }
+
+    /// Runs a launch with the barriers of the place `disabled` switched off.
+    pub(crate) fn send(&mut self, launch: &Launch, reverse: bool, disabled: &str) -> Result<Run, String> {
+        let input = &mut self.input;
+        let put_text = |input: &mut BufWriter<ChildStdin>, text: &str| {
+            input.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
+            input.write_all(text.as_bytes()).unwrap();
+        };
+        put_text(input, &launch.name);
+        for size in [launch.grid.0, launch.grid.1, 1, launch.block, 1, 1] {
+            input.write_all(&(size as u32).to_le_bytes()).unwrap();
+        }
+        input.write_all(&(launch.shared as u64).to_le_bytes()).unwrap();
+        input.write_all(&[u8::from(reverse)]).unwrap();
+        put_text(input, disabled);
+        input
+            .write_all(&(launch.args.len() as u32).to_le_bytes())
+            .unwrap();
+        let mut sizes = Vec::new();
+        for arg in &launch.args {
+            match arg {
+                Arg::Buffer { granule, bytes } => {
+                    input.write_all(&[0]).unwrap();
+                    input.write_all(&granule.to_le_bytes()).unwrap();
+                    input.write_all(&(bytes.len() as u64).to_le_bytes()).unwrap();
+                    input.write_all(bytes).unwrap();
+                    sizes.push(bytes.len());
+                }
+                Arg::Scalar { kind, bytes } => {
+                    input.write_all(&[*kind]).unwrap();
+                    input.write_all(bytes).unwrap();
+                }
+            }
+        }
+        input.flush().unwrap();
+        if self.bytes(1)[0] == 0 {
+            return Err(self.text());
+        }
+        let mut run = Run::default();
+        for size in sizes {
+            let [loaded, stored, loaded_once, stored_once] = std::array::from_fn(|_| self.number());
+            run.loaded += loaded;
+            run.stored += stored;
+            run.loaded_once += loaded_once;
+            run.stored_once += stored_once;
+            run.buffers.push(self.bytes(size));
+        }
+        run.load_sectors = self.number();
+        run.store_sectors = self.number();
+        let _barriers = self.number();
+        let count = u32::from_le_bytes(self.bytes(4).try_into().unwrap());
+        run.sites = (0..count).map(|_| self.text()).collect();
+        Ok(run)
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.output.read_exact(&mut bytes).expect("the emulator has died");
+        bytes
+    }
+
+    fn number(&mut self) -> u64 {
+        u64::from_le_bytes(self.bytes(8).try_into().unwrap())
+    }
+
+    fn text(&mut self) -> String {
+        let length = u32::from_le_bytes(self.bytes(4).try_into().unwrap());
+        String::from_utf8(self.bytes(length as usize)).unwrap()
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // It ends by itself when its input does; a test that panics does not wait for it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Debug)]
+pub(crate) enum Arg {
+    Buffer { granule: u32, bytes: Vec<u8> },
+    Scalar { kind: u8, bytes: Vec<u8> },
+}
+
+impl From<i32> for Arg {
+    fn from(value: i32) -> Self {
+        Self::Scalar {
+            kind: 1,
+            bytes: value.to_le_bytes().to_vec(),
+        }
+    }
+}
+
+impl From<i64> for Arg {
+    fn from(value: i64) -> Self {
+        Self::Scalar {
+            kind: 2,
+            bytes: value.to_le_bytes().to_vec(),
+        }
+    }
+}
+
+impl From<f32> for Arg {
+    fn from(value: f32) -> Self {
+        Self::Scalar {
+            kind: 3,
+            bytes: value.to_le_bytes().to_vec(),
+        }
+    }
+}
+
+impl From<f64> for Arg {
+    fn from(value: f64) -> Self {
+        Self::Scalar {
+            kind: 4,
+            bytes: value.to_le_bytes().to_vec(),
+        }
+    }
+}
+
+impl<T: bytemuck::Pod> From<&[T]> for Arg {
+    fn from(values: &[T]) -> Self {
+        Self::Buffer {
+            granule: size_of::<T>() as u32,
+            bytes: bytemuck::cast_slice(values).to_vec(),
+        }
+    }
+}
+
+/// The element type of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    F32,
+    Bf16,
+}
+
+impl Kind {
+    pub(crate) const BOTH: [Self; 2] = [Self::F32, Self::Bf16];
+
+    /// The suffix of a kernel's name.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of an element.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
+    /// Numbers that one instruction of the widest kind moves, where they divide `cols`.
+    pub(crate) fn pack(self, cols: usize) -> usize {
+        let widest = 16 / self.bytes();
+        if cols.is_multiple_of(widest) { widest } else { 1 }
+    }
+
+    /// The numbers that this type can hold nearest to some.
+    pub(crate) fn rounded(self, values: &[f32]) -> Vec<f32> {
+        match self {
+            Self::F32 => values.to_vec(),
+            Self::Bf16 => values.iter().map(|&v| bf16::from_f32(v).to_f32()).collect(),
+        }
+    }
+
+    /// A buffer of this type.
+    pub(crate) fn arg(self, values: &[f32]) -> Arg {
+        match self {
+            Self::F32 => values.into(),
+            Self::Bf16 => {
+                let bits: Vec<u16> = values.iter().map(|&v| bf16::from_f32(v).to_bits()).collect();
+                bits[..].into()
+            }
+        }
+    }
+
+    /// Half of the distance between neighbours near 1: what rounding to this type may add.
+    pub(crate) fn epsilon(self) -> f64 {
+        match self {
+            Self::F32 => 0.0,
+            Self::Bf16 => 1.0 / 256.0,
+        }
+    }
+}
+
+/// A kernel and what it is launched with.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) name: String,
+    pub(crate) grid: (usize, usize),
+    pub(crate) block: usize,
+    pub(crate) shared: usize,
+    pub(crate) args: Vec<Arg>,
+}
+
+impl Launch {
+    pub(crate) fn new(name: impl Into<String>, grid: (usize, usize), block: usize) -> Self {
+        Self {
+            name: name.into(),
+            grid,
+            block,
+            shared: 0,
+            args: Vec::new(),
+        }
+    }
+
+    /// With so many bytes of dynamic shared memory.
+    pub(crate) fn shared(self, shared: usize) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// With one more argument.
+    pub(crate) fn arg(mut self, arg: impl Into<Arg>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+}
+
+/// What a launch did.
+#[derive(Default)]
+pub(crate) struct Run {
+    /// Every buffer after the launch.
+    pub(crate) buffers: Vec<Vec<u8>>,
+    /// Bytes that instructions loaded and stored.
+    pub(crate) loaded: u64,
+    pub(crate) stored: u64,
+    /// Bytes that were loaded and stored at least once: what a cache without limits leaves.
+    pub(crate) loaded_once: u64,
+    pub(crate) stored_once: u64,
+    /// Sectors of 32 bytes that the instructions of warps moved.
+    pub(crate) load_sectors: u64,
+    pub(crate) store_sectors: u64,
+    /// The places of barriers and exchanges that were reached.
+    pub(crate) sites: Vec<String>,
+}
+
+impl Run {
+    /// Buffer `index` as numbers of a plain type.
+    pub(crate) fn get<T: bytemuck::AnyBitPattern>(&self, index: usize) -> Vec<T> {
+        bytemuck::pod_collect_to_vec::<u8, u8>(&self.buffers[index])
+            .chunks_exact(size_of::<T>())
+            .map(bytemuck::pod_read_unaligned)
+            .collect()
+    }
+
+    pub(crate) fn f32s(&self, index: usize) -> Vec<f32> {
+        self.get(index)
+    }
+
+    /// Buffer `index` of an activations' type.
+    pub(crate) fn values(&self, kind: Kind, index: usize) -> Vec<f32> {
+        match kind {
+            Kind::F32 => self.f32s(index),
+            Kind::Bf16 => self
+                .get::<u16>(index)
+                .into_iter()
+                .map(|bits| bf16::from_bits(bits).to_f32())
+                .collect(),
+        }
+    }
+}

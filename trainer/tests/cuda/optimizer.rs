@@ -1,0 +1,192 @@
+//! AdamW with the moving average, and the norm of the gradients, beside the CPU's.
+
+use half::bf16;
+use trainer::optim::{AdamW, AdamWConfig, Rates, grad_norm};
+use trainer::roofline::work;
+
+use super::Case;
+use super::emulator::{Emulator, Launch};
+use super::values::{assert_near, wave};
+
+struct State {
+    params: Vec<f32>,
+    first: Vec<f32>,
+    second: Vec<f32>,
+    ema: Vec<f32>,
+}
+
+impl State {
+    fn new(len: usize) -> Self {
+        Self {
+            params: wave(len, 0.4),
+            first: vec![0.0; len],
+            second: vec![0.0; len],
+            ema: wave(len, 0.9),
+        }
+    }
+
+    fn launch(
+        &self,
+        grads: &[f32],
+        ssm: &[i64],
+        scale: f32,
+        step: u64,
+        config: &AdamWConfig,
+        with_copy: bool,
+    ) -> Launch {
+        let (rates, len) = (RATES, grads.len());
+        let name = if with_copy { "adamw_bf16" } else { "adamw_f32" };
+        let mut launch = Launch::new(name, (len.div_ceil(4096), 1), 256);
+        launch = launch
+            .arg(&self.params[..])
+            .arg(&self.first[..])
+            .arg(&self.second[..])
+            .arg(&self.ema[..])
+            .arg(grads);
+        if with_copy {
+            launch = launch.arg(&vec![0u16; len][..]);
+        }
+        let correction1 = 1.0 - config.beta1.powf(step as f64);
+        let correction2 = 1.0 - config.beta2.powf(step as f64);
+        let launch = launch
+            .arg(ssm)
+            .arg(&[scale][..])
+            .arg(len as i64)
+            .arg((ssm.len() / 2) as i32);
+        let launch = launch
+            .arg(1.0 - config.beta1 as f32)
+            .arg(1.0 - config.beta2 as f32);
+        let launch = launch
+            .arg((rates.lr / correction1) as f32)
+            .arg((1.0 / correction2).sqrt() as f32);
+        let launch = launch
+            .arg(config.eps as f32)
+            .arg((1.0 - rates.lr * config.weight_decay) as f32);
+        launch
+            .arg((1.0 - config.ema_decay) as f32)
+            .arg((rates.ssm_lr / correction1) as f32)
+    }
+}
+
+const RATES: Rates = Rates {
+    lr: 1e-2,
+    ssm_lr: 1e-3,
+    grad_scale: 0.5,
+};
+
+fn squares(grads: &[f32]) -> Launch {
+    let parts = grads.len().div_ceil(1 << 16);
+    let launch = Launch::new("sum_of_squares_f32", (parts, 1), 256).arg(grads);
+    launch.arg(&vec![0f64; parts][..]).arg(grads.len() as i64)
+}
+
+fn scale(partial: &[f64], losses: &[f64], max_norm: f64) -> Launch {
+    let launch = Launch::new("grad_scale_f32", (1, 1), 256)
+        .arg(partial)
+        .arg(losses)
+        .arg(&[0f64][..]);
+    launch
+        .arg(&[0f32][..])
+        .arg(partial.len() as i32)
+        .arg(losses.len() as i32)
+        .arg(max_norm)
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    let len = 8192;
+    let (state, grads, config) = (State::new(len), wave(len, 0.2), AdamWConfig::default());
+    let adamw = |with_copy| state.launch(&grads, &[3, 5, 4000, 4100], 1.0, 1, &config, with_copy);
+    vec![
+        Case::new(adamw(false), work::adamw(len, false)),
+        Case::new(adamw(true), work::adamw(len, true)),
+        Case::new(squares(&grads), work::sum_of_squares(len)),
+        Case::new(scale(&[1.0; 300], &[0.5; 64], 1.0), work::grad_scale(300, 64)),
+    ]
+}
+
+#[test]
+fn three_steps_are_the_cpus() {
+    let Some(mut emulator) = Emulator::start() else {
+        return;
+    };
+    let config = AdamWConfig {
+        weight_decay: 0.1,
+        ema_decay: 0.9,
+        ..AdamWConfig::default()
+    };
+    // Ranges that begin and end within packs, touch the borders of blocks, and cover one whole.
+    for (len, ranges) in [
+        (13_001, vec![3..5, 5..6, 4093..4099, 8190..12_300]),
+        (5, vec![]),
+        (4096, Vec::from([0..4096])),
+    ] {
+        let mut state = State::new(len);
+        let mut optimizer = AdamW::new(config, len, ranges.clone());
+        let (mut params, mut ema) = (state.params.clone(), state.ema.clone());
+        let ssm: Vec<i64> = ranges
+            .iter()
+            .flat_map(|range| [range.start as i64, range.end as i64])
+            .collect();
+        for step in 1..=3 {
+            let grads = wave(len, 0.3 * step as f64);
+            let run = emulator.run(&state.launch(&grads, &ssm, RATES.grad_scale, step, &config, true));
+            let plain = emulator.run(&state.launch(&grads, &ssm, RATES.grad_scale, step, &config, false));
+            optimizer.step(step, RATES, &mut params, &grads, &mut ema);
+            state = State {
+                params: run.f32s(0),
+                first: run.f32s(1),
+                second: run.f32s(2),
+                ema: run.f32s(3),
+            };
+            for (what, got, want) in [
+                ("params", &state.params, &params),
+                ("first", &state.first, &optimizer.first),
+                ("second", &state.second, &optimizer.second),
+                ("ema", &state.ema, &ema),
+            ] {
+                assert_near(&format!("{what} of step {step}"), got, want, 1e-6, 1e-7);
+            }
+            let copy: Vec<u16> = state
+                .params
+                .iter()
+                .map(|&p| bf16::from_f32(p).to_bits())
+                .collect();
+            assert_eq!(run.get::<u16>(5), copy);
+            assert_eq!(plain.buffers[..4], run.buffers[..4]);
+        }
+        let skipped = emulator.run(&state.launch(&wave(len, 0.1), &ssm, f32::NAN, 4, &config, false));
+        assert_eq!(
+            skipped.f32s(0),
+            state.params,
+            "a step with a scale that is not a number"
+        );
+    }
+}
+
+#[test]
+fn the_norm_of_the_gradients_decides_the_scale() {
+    let Some(mut emulator) = Emulator::start() else {
+        return;
+    };
+    let mut grads = wave((1 << 16) + 1003, 0.8);
+    let partial = emulator.run(&squares(&grads)).get::<f64>(1);
+    let norm = grad_norm(&grads);
+    for (max_norm, losses, want) in [
+        (0.0, vec![], 1.0),
+        (2.0 * norm, vec![1.0, 0.25], 1.0),
+        (1.0, vec![1.0], (1.0 / norm) as f32),
+        (1.0, vec![0.5, f64::NAN], f32::NAN),
+        (1.0, vec![f64::INFINITY], f32::NAN),
+    ] {
+        let run = emulator.run(&scale(&partial, &losses, max_norm));
+        let (found, scale) = (run.get::<f64>(2)[0], run.f32s(3)[0]);
+        assert!((found - norm).abs() < 1e-12 * norm, "{found} is not {norm}");
+        assert!(
+            scale == want || scale.is_nan() && want.is_nan(),
+            "{scale} is not {want}"
+        );
+    }
+    grads[70] = f32::INFINITY;
+    let partial = emulator.run(&squares(&grads)).get::<f64>(1);
+    assert!(emulator.run(&scale(&partial, &[], 0.0)).f32s(3)[0].is_nan());
+}
