@@ -31,6 +31,9 @@ pub struct DatasetImages {
     pixels: Pixels,
 }
 
+/// Gives the images at some positions of a dataset.
+type Reader<'a> = Box<dyn Fn(&[u32]) -> Result<Vec<RgbImage>> + 'a>;
+
 #[derive(Debug)]
 enum Pixels {
     /// Read or drawn again.
@@ -172,7 +175,7 @@ impl DatasetImages {
     }
 
     /// What gives the images at some positions.
-    fn reader(&self) -> Result<Box<dyn Fn(&[u32]) -> Result<Vec<RgbImage>> + '_>> {
+    fn reader(&self) -> Result<Reader<'_>> {
         Ok(match &self.pixels {
             Pixels::Original(originals) => Box::new(move |positions| self.load(originals, positions)),
             Pixels::Decoded(why) => {

@@ -182,7 +182,10 @@ fn numbers_of_lsun_church_say_what_they_are_compared_with() {
     };
     assert!(warning(IDENTITY).starts_with("are 2 of LSUN church, for which there is no public reference"));
     let both = warning("some-vae");
-    assert!(both.contains("reconstructions") && both.contains("; they are 2 of LSUN church"), "{both}");
+    assert!(
+        both.contains("reconstructions") && both.contains("; they are 2 of LSUN church"),
+        "{both}"
+    );
 }
 
 #[test]

@@ -27,7 +27,9 @@ fn dots() -> Vec<u8> {
 #[test]
 fn incomparable_numbers_are_marked_wherever_they_are_printed() {
     let evaluation = evaluation();
-    assert!(markdown(&[evaluation.scores.clone()]).contains("100 samples (not comparable) | 12.35"));
+    assert!(
+        markdown(std::slice::from_ref(&evaluation.scores)).contains("100 samples (not comparable) | 12.35")
+    );
     assert!(html("x", std::slice::from_ref(&evaluation), &[]).contains("not comparable"));
     let json = serde_json::to_value(evaluation.scores).unwrap();
     assert_eq!(

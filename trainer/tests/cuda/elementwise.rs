@@ -280,7 +280,7 @@ fn the_gate_is_the_cpus() {
             let (bias_x, bias_y) = (wave(cols, 0.8), wave(cols, 4.4));
             let (mut a, mut b, mut out) = (x.clone(), y.clone(), vec![0.0; x.len()]);
             bf16::scope(kind == Kind::Bf16, || {
-                gate(gelu, &mut a, &bias_x, &mut b, &bias_y, &mut out)
+                gate(gelu, &mut a, &bias_x, &mut b, &bias_y, &mut out);
             });
             let run = emulator.run(&gate_launch(
                 kind,

@@ -118,7 +118,7 @@ fn three_steps_are_the_cpus() {
     for (len, ranges) in [
         (13_001, vec![3..5, 5..6, 4093..4099, 8190..12_300]),
         (5, vec![]),
-        (4096, Vec::from([0..4096])),
+        (4096, std::iter::once(0..4096).collect()),
     ] {
         let mut state = State::new(len);
         let mut optimizer = AdamW::new(config, len, ranges.clone());
