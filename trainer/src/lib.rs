@@ -14,6 +14,7 @@ pub mod diffusion;
 pub mod distributed;
 pub mod export;
 pub mod fit;
+pub mod forward_times;
 pub mod generate;
 pub mod memory;
 pub mod model;

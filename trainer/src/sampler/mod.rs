@@ -7,6 +7,7 @@ mod guidance;
 
 pub use guidance::{Guidance, GuidanceMode};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use shards::rng::{Philox, Stream};
 
@@ -71,42 +72,69 @@ pub fn sample<E>(
     for (x, &index) in x.chunks_exact_mut(image).zip(batch.indices) {
         rng.fill_normal(Stream::InitialNoise, index, 0, x);
     }
-    let mut noise = vec![0f32; image];
     for k in (0..schedule.len()).rev() {
-        let timestep = schedule.timestep_map[k];
-        let output = config
-            .guidance
-            .evaluate(schedule.sqrt_recipm1(k), timestep, &x, batch, &mut model)?;
-        let width = output.len() / batch.indices.len();
-        for ((x, output), &index) in x
-            .chunks_exact_mut(image)
-            .zip(output.chunks_exact(width))
-            .zip(batch.indices)
-        {
-            let x_t = widen(x);
-            let (eps, v) = output.split_at(image);
-            let p = schedule.p_mean_variance(k, &x_t, &widen(eps), &widen(v), false);
-            let is_noisy = k > 0 && config.sampler != Sampler::Ddim { eta: 0.0 };
-            if is_noisy {
-                rng.fill_normal(Stream::SamplerNoise, index, timestep, &mut noise);
-            }
-            let next = match config.sampler {
-                Sampler::Ddpm => schedule.p_sample(k, &p, &widen(&noise)),
-                Sampler::Ddim { eta } => {
-                    let step = schedule.ddim_step(k, &x_t, &p.x_start, eta);
-                    step.mean
-                        .iter()
-                        .zip(&noise)
-                        .map(|(m, z)| m + step.sigma * f64::from(*z))
-                        .collect()
-                }
-            };
-            for (x, next) in x.iter_mut().zip(next) {
-                *x = next as f32;
-            }
-        }
+        step(schedule, config, batch, k, &mut x, &mut model)?;
     }
     Ok(x)
+}
+
+/// One step of [`sample`], at index `k` of the schedule: `x` `[B, C, H, W]` becomes what follows it.
+///
+/// # Errors
+/// Those of the model.
+pub fn step<E>(
+    schedule: &Schedule,
+    config: &SampleConfig,
+    batch: &Batch<'_>,
+    k: usize,
+    x: &mut [f32],
+    model: &mut impl FnMut(&[f32], &[f32], &[u32]) -> Result<Vec<f32>, E>,
+) -> Result<(), E> {
+    let image = batch.channels * batch.area;
+    let timestep = schedule.timestep_map[k];
+    let output = config
+        .guidance
+        .evaluate(schedule.sqrt_recipm1(k), timestep, x, batch, model)?;
+    let width = output.len() / batch.indices.len();
+    x.par_chunks_exact_mut(image)
+        .zip(output.par_chunks_exact(width))
+        .zip(batch.indices)
+        .for_each(|((x, output), &index)| step_of_image(schedule, config, index, k, x, output));
+    Ok(())
+}
+
+/// [`step`] of image `index`: `x` `[C, H, W]`, the model's `output` `[2 C, H, W]` or `[C, H, W]`.
+fn step_of_image(
+    schedule: &Schedule,
+    config: &SampleConfig,
+    index: u64,
+    k: usize,
+    x: &mut [f32],
+    output: &[f32],
+) {
+    let x_t = widen(x);
+    let (eps, v) = output.split_at(x.len());
+    let p = schedule.p_mean_variance(k, &x_t, &widen(eps), &widen(v), false);
+    let mut noise = vec![0f32; x.len()];
+    let is_noisy = k > 0 && config.sampler != Sampler::Ddim { eta: 0.0 };
+    if is_noisy {
+        let rng = Philox::new(config.seed);
+        rng.fill_normal(Stream::SamplerNoise, index, schedule.timestep_map[k], &mut noise);
+    }
+    let next = match config.sampler {
+        Sampler::Ddpm => schedule.p_sample(k, &p, &widen(&noise)),
+        Sampler::Ddim { eta } => {
+            let step = schedule.ddim_step(k, &x_t, &p.x_start, eta);
+            step.mean
+                .iter()
+                .zip(&noise)
+                .map(|(m, z)| m + step.sigma * f64::from(*z))
+                .collect()
+        }
+    };
+    for (x, next) in x.iter_mut().zip(next) {
+        *x = next as f32;
+    }
 }
 
 fn widen(values: &[f32]) -> Vec<f64> {
