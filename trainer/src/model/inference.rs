@@ -9,6 +9,7 @@ use super::tiles::Tiles;
 use super::weights::{Weights, turn, turn_back};
 use super::{DiffuSsm, Error, Kernels, patch};
 use crate::ops::bias_gelu::add_bias;
+use crate::ops::buffer::Buffer;
 
 /// A model and its weights, ready for many forward passes.
 pub struct Inference {
@@ -44,15 +45,27 @@ impl Inference {
     /// The model's output `[B, Cout, H, W]`.
     ///
     /// # Shapes
-    /// `x`: `[B, C, H, W]`; `t`: `[B]`, original timesteps; `y`: `[B]` labels, ignored without a label table.
+    /// `x`: `[B / n, C, H, W]`, where n is 1, or how often the images come, one after the other, with other labels or
+    /// timesteps; `t`: `[B]`, original timesteps; `y`: `[B]` labels, ignored without a label table.
     ///
     /// # Errors
     /// [`Error::Length`] and [`Error::Label`].
     pub fn forward(&self, x: &[f32], t: &[f32], y: &[u32]) -> Result<Vec<f32>, Error> {
         let model = &self.model;
         let c = &model.config;
-        model.check(&self.weights, x, t, y)?;
         let (d, batch) = (c.hidden_size, t.len());
+        let image = c.in_channels * c.input_size * c.input_size;
+        let images = x.len() / image;
+        let times = if images > 0 && batch.is_multiple_of(images) {
+            batch / images
+        } else {
+            1
+        };
+        super::check_length("x", x.len(), batch / times * image)?;
+        model.check_labels(t, y)?;
+        if batch == 0 {
+            return Ok(Vec::new());
+        }
         let weights = Weights::turned(&self.weights);
         let (of_image, t, y) = distinct(t, if c.label_rows() > 0 { y } else { &[] });
         let (condition, _, _) = model.embedders.condition(weights, &t, &y);
@@ -62,23 +75,13 @@ impl Inference {
             of_image.iter().flat_map(row).copied().collect()
         };
 
-        let tiles = Tiles::new(batch, c.tokens());
-        let patches = patch::tokens(c, x);
-        let mut tokens = model.pool.take(batch * c.tokens() * d); // [B, J, D]
-        tiles.write(&mut tokens, |rows, tokens| {
-            let width = c.token_width();
-            let patches = &patches[rows.start * width..rows.end * width];
-            model.embedders.embed(weights, patches, tokens);
-        });
-        drop(patches);
-        if !model.positions.is_empty() {
-            add_bias(&mut tokens, &model.positions);
-        }
+        let mut tokens = self.embed(weights, x, batch); // [B, J, D]
         for (block, spectra) in model.blocks.iter().zip(&self.kernels.spectra) {
             let modulation = for_images(&block.modulate(weights, &condition));
             block.infer(weights, spectra, &modulation, &mut tokens);
         }
         let modulation = for_images(&model.final_modulation(weights, &condition));
+        let tiles = Tiles::new(batch, c.tokens());
         let mut out = model.pool.take(batch * c.tokens() * c.out_token_width());
         tiles.write(&mut out, |rows, out| {
             let tokens = &tokens[rows.start * d..rows.end * d];
@@ -89,6 +92,28 @@ impl Inference {
             model.last_layer(weights, tokens, modulation, images.len(), &mut h, &mut stats, out);
         });
         Ok(patch::images(c, &out))
+    }
+
+    /// The tokens `[B, J, D]` of the images `x`, over and over.
+    fn embed(&self, weights: Weights<'_>, x: &[f32], batch: usize) -> Buffer {
+        let model = &self.model;
+        let c = &model.config;
+        let patches = patch::tokens(c, x);
+        let rows = patches.len() / c.token_width();
+        let mut tokens = model.pool.take(batch * c.tokens() * c.hidden_size);
+        let (first, again) = tokens.split_at_mut(rows * c.hidden_size);
+        Tiles::new(rows / c.tokens(), c.tokens()).write(first, |rows, tokens| {
+            let width = c.token_width();
+            let patches = &patches[rows.start * width..rows.end * width];
+            model.embedders.embed(weights, patches, tokens);
+        });
+        for again in again.chunks_exact_mut(first.len()) {
+            again.copy_from_slice(first);
+        }
+        if !model.positions.is_empty() {
+            add_bias(&mut tokens, &model.positions);
+        }
+        tokens
     }
 }
 

@@ -273,7 +273,11 @@ impl DiffuSsm {
             x.len(),
             t.len() * c.in_channels * c.input_size * c.input_size,
         )?;
-        let rows = c.label_rows();
+        self.check_labels(t, y)
+    }
+
+    fn check_labels(&self, t: &[f32], y: &[u32]) -> Result<(), Error> {
+        let rows = self.config.label_rows();
         if rows > 0 {
             check_length("labels", y.len(), t.len())?;
             if let Some(index) = y.iter().position(|&label| label as usize >= rows) {

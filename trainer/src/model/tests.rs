@@ -179,5 +179,14 @@ fn inference_has_the_bits_of_the_forward_whatever_the_batch() {
             let of_batch = &expected[index * alone.len()..(index + 1) * alone.len()];
             assert!(alone == of_batch, "{modulation:?}, image {index}");
         }
+        assert!(inference.forward(&[], &[], &[]).unwrap().is_empty());
+        let (t, y) = ([700.0, 3.0, 700.0, 700.0], [0, 3, 3, 3]);
+        let two = &x[..2 * image];
+        let twice = inference.forward(&[two, two].concat(), &t, &y).unwrap();
+        assert!(inference.forward(two, &t, &y).unwrap() == twice, "{modulation:?}");
+        assert!(matches!(
+            inference.forward(&x[..3 * image], &t, &y),
+            Err(Error::Length { what: "x", .. })
+        ));
     }
 }

@@ -55,8 +55,8 @@ pub struct Batch<'a> {
 
 /// Samples a batch: latents `[B, C, H, W]`, not yet divided by the scaling factor.
 ///
-/// `model(x, t, y)` gives `[B', 2 C, H, W]` (or `[B', C, H, W]`) for `x` `[B', C, H, W]`, original timesteps and labels;
-/// B' is B, or 2 B where guidance is on: both branches go through in one batch.
+/// `model(x, t, y)` gives `[B', 2 C, H, W]` (or `[B', C, H, W]`) for `x` `[B, C, H, W]` and B' original timesteps and labels;
+/// B' is B, or 2 B where guidance is on: both branches go through in one batch, the images of the second those of the first.
 ///
 /// # Errors
 /// Those of the model.
@@ -150,7 +150,7 @@ mod tests {
     /// A model whose output depends on position, timestep and label, image by image.
     fn model(x: &[f32], t: &[f32], y: &[u32]) -> Result<Vec<f32>, Infallible> {
         let mut out = Vec::new();
-        for ((x, t), y) in x.chunks_exact(8).zip(t).zip(y) {
+        for ((x, t), y) in x.chunks_exact(8).cycle().zip(t).zip(y) {
             out.extend(x.iter().map(|x| 0.8 * x + 0.01 * *y as f32));
             out.extend(x.iter().map(|x| (x - t / 1000.0).tanh()));
         }

@@ -9,7 +9,7 @@ use super::{Block, BlockSaved};
 use crate::model::config::{Bidirectional, Modulation};
 use crate::model::tiles::Tiles;
 use crate::model::weights::Weights;
-use crate::ops::bias_gelu::{bias_gelu, bias_gelu_in_place};
+use crate::ops::bias_gelu::{add_bias, bias_gelu, bias_gelu_in_place};
 use crate::ops::buffer::Buffer;
 use crate::ops::gate::{gate, gate_in_place};
 use crate::ops::long_conv::Spectra;
@@ -176,19 +176,8 @@ impl Block {
                 product: Activation::in_place(&mut product),
             };
             self.contract(weights, &h, &y[rows.start * y_width..rows.end * y_width], behind);
-            let mut out = take(d);
-            let mut branch = (self.config.modulation == Modulation::Gate).then(|| take(d));
             let (modulation, images) = of_images(rows);
-            self.add(
-                weights,
-                tokens,
-                modulation,
-                images,
-                &product,
-                branch.as_deref_mut(),
-                &mut out,
-            );
-            tokens.copy_from_slice(&out);
+            self.add_in_place(weights, modulation, images, &product, tokens);
         });
     }
 
@@ -264,6 +253,28 @@ impl Block {
         } else {
             residual(input, bias, out);
             weights.product(out, d, 1.0, product, &self.w3.weight);
+        }
+    }
+
+    /// [`Block::add`] to `tokens`, keeping nothing.
+    fn add_in_place(
+        &self,
+        weights: Weights<'_>,
+        modulation: &[f32],
+        images: usize,
+        product: &[f32],
+        tokens: &mut [f32],
+    ) {
+        let d = self.config.hidden_size;
+        if self.config.modulation == Modulation::Gate {
+            let (mut branch, mut out) = (self.pool.take(tokens.len()), self.pool.take(tokens.len()));
+            let branch = Some(&mut *branch);
+            self.add(weights, tokens, modulation, images, product, branch, &mut out);
+            tokens.copy_from_slice(&out);
+        } else {
+            add_bias(tokens, weights.at(&self.w3.bias));
+            let product = Mat::new(product, tokens.len() / d, 2 * d);
+            weights.product(tokens, d, 1.0, product, &self.w3.weight);
         }
     }
 
