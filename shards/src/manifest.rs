@@ -39,6 +39,19 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// All of them, from the widest.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
+
+    /// Its name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
     /// Bytes of one element.
     pub fn width(self) -> usize {
         match self {
