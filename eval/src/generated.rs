@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::feature_parts::FeatureParts;
 use crate::features::{BATCH, Collector, Keep, Summary};
 use crate::inception::Inception;
+use crate::transform;
 
 /// Folder of the samples beside the checkpoints of a run, or in an export.
 const FOLDER: &str = "scored";
@@ -98,6 +99,11 @@ impl GeneratedImages {
     /// The folder of the dataset that the model learned from.
     pub fn dataset(&self) -> &Path {
         Path::new(&self.generator.dataset.path)
+    }
+
+    /// How the images that the model learned from were made, where their dataset is still there.
+    pub fn transform(&self) -> Option<String> {
+        transform::of_dataset(self.dataset(), &self.generator.dataset.fingerprint)
     }
 
     /// The folder that keeps the samples.

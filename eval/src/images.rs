@@ -11,6 +11,7 @@ use shards::shuffle::epoch_order;
 use crate::dataset_images::DatasetImages;
 use crate::error::{Error, Result};
 use crate::npz::NpzReader;
+use crate::transform::UNKNOWN;
 
 /// Name of the images in a NumPy archive.
 pub const NPZ_IMAGES: &str = "arr_0";
@@ -76,7 +77,7 @@ impl ImageSource {
     /// How the images were made, in words.
     pub fn transform(&self) -> String {
         match self {
-            Self::Folder(_) | Self::Npz(_) => "as given".to_owned(),
+            Self::Folder(_) | Self::Npz(_) => UNKNOWN.to_owned(),
             Self::Dataset(dataset) => dataset.transform(),
         }
     }

@@ -20,3 +20,4 @@ pub mod reference;
 pub mod reference_cache;
 pub mod report;
 pub mod stats;
+pub mod transform;

@@ -21,6 +21,9 @@ use crate::metric::fid::frechet_distance;
 use crate::metric::precision_recall::{Distances, precision_recall};
 use crate::reference::{self, REFERENCE_IMAGES};
 use crate::report::{self, Picture, Scores};
+use crate::transform;
+
+use super::reconstruct;
 
 /// Samples that the literature's numbers are computed from.
 const USUAL_SAMPLES: u64 = 50_000;
@@ -36,6 +39,10 @@ pub struct Args {
     /// The samples: a folder of PNG, JPEG or WebP pictures, an .npz with `arr_0` of shape [N, H, W, 3], or a dataset.
     #[arg(long, value_name = "DIR|FILE.npz")]
     images: Option<PathBuf>,
+    /// Instead: what the autoencoder of this dataset and each way to store its latents cost, as FID of the reconstructions
+    /// against the originals.
+    #[arg(long, value_name = "DATASET", conflicts_with_all = ["checkpoint", "images", "reference", "metrics", "work"])]
+    reconstruct: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -107,6 +114,9 @@ enum Metric {
 /// If a set cannot be read, or the two sides do not fit each other.
 pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     printer.set_json(&args.json);
+    if let Some(dataset) = &args.reconstruct {
+        return reconstruct::run(dataset, &args.scoring, args.out.as_deref(), &args.json, printer);
+    }
     with_ranks(printer, |printer, group| {
         let threads = threads_of(0, group);
         let scored = with_threads(threads, || {
@@ -171,6 +181,7 @@ pub(super) fn score(
         spatial: wants(Metric::Sfid),
         logits,
     };
+    reference::check(&reference_source, keep(REFERENCE_IMAGES, false))?;
     let keep_samples = keep(total, wants(Metric::Is));
     let seen = match source {
         Samples::Images(_, images) if group.rank() == 0 => {
@@ -222,7 +233,15 @@ pub(super) fn score(
         scores.precision = Some(both.precision).filter(|_| wants(Metric::Precision));
         scores.recall = Some(both.recall).filter(|_| wants(Metric::Recall));
     }
-    scores.warnings = warnings(&scores);
+    scores.warnings = warnings(&scores.inception, scores.comparable, scores.samples);
+    let ours = match source {
+        Samples::Images(_, images) => transform::of_images(images)?,
+        Samples::Model(samples) => samples.transform(),
+    };
+    let theirs = transform::of_images(&reference_source)?;
+    scores
+        .warnings
+        .extend(transform::warning(ours.as_deref(), theirs.as_deref()));
     if let Some(warning) = reference_source.warning()? {
         scores.warnings.push(format!("reference images {warning}"));
     }
@@ -339,17 +358,18 @@ fn check_sizes(samples: &Summary, reference: &Summary) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn warnings(scores: &Scores) -> Vec<String> {
+/// What must be known of a score by the network `inception` of so many samples.
+pub(super) fn warnings(inception: &str, comparable: bool, samples: u64) -> Vec<String> {
     let mut warnings = Vec::new();
-    if scores.inception.starts_with("random:") {
+    if inception.starts_with("random:") {
         warnings.push("not comparable: the network's weights are random".to_owned());
-    } else if !scores.comparable {
+    } else if !comparable {
         warnings.push("not comparable: the network's weights are not the published file".to_owned());
     }
-    if scores.samples < USUAL_SAMPLES {
+    if samples < USUAL_SAMPLES {
         warnings.push(format!(
             "{} samples: published numbers use {}, and FID grows as samples get fewer",
-            count::with_commas(scores.samples),
+            count::with_commas(samples),
             count::with_commas(USUAL_SAMPLES)
         ));
     }

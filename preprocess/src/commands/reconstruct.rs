@@ -7,7 +7,7 @@ use candle_core::Device;
 
 use crate::console::grid::write_grid_png;
 use crate::console::{JsonTarget, Printer, exit};
-use crate::image::{RgbImage, crop::decode_and_crop, tensor};
+use crate::image::{crop::decode_and_crop, tensor};
 
 use super::autoencoder;
 
@@ -48,7 +48,7 @@ pub fn run(args: &ReconstructArgs, printer: &mut Printer) -> Result<u8> {
         let batch = tensor::to_unit(std::slice::from_ref(&image), &Device::Cpu)?;
         let decoded = tensor::to_rgb(&vae.decode(&vae.encode(&batch)?.mean)?)?;
         for copy in decoded {
-            let db = psnr(&image, &copy);
+            let db = image.psnr(&copy);
             printer.say(format_args!("{db:6.2} dB  {}", path.display()));
             // JSON has no infinity: an exact copy has no PSNR.
             rows.push(serde_json::json!({ "image": path, "psnr": db.is_finite().then_some(db) }));
@@ -59,15 +59,4 @@ pub fn run(args: &ReconstructArgs, printer: &mut Printer) -> Result<u8> {
     printer.say(format_args!("wrote {}", args.out.display()));
     printer.json(json, &serde_json::json!({ "out": args.out, "images": rows }))?;
     Ok(exit::DONE)
-}
-
-/// Peak signal-to-noise ratio in decibels over all bytes.
-fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
-    let squares: f64 = a
-        .data
-        .iter()
-        .zip(&b.data)
-        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
-        .sum();
-    10.0 * (255.0 * 255.0 * a.data.len() as f64 / squares).log10()
 }
