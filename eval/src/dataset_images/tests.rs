@@ -130,6 +130,7 @@ fn foreign(dir: &Path, vae: &str) -> DatasetImages {
             sha256: None,
             scaling_factor: 0.5,
             downsampling: 1,
+            arithmetic: None,
         },
         store: StoreSettings {
             store: Store::Mean,

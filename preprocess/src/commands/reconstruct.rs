@@ -7,6 +7,7 @@ use candle_core::Device;
 
 use crate::console::grid::write_grid_png;
 use crate::console::{JsonTarget, Printer, exit};
+use crate::device::Devices;
 use crate::image::{RgbImage, crop::decode_and_crop, tensor};
 
 use super::autoencoder;
@@ -26,6 +27,9 @@ pub struct ReconstructArgs {
     /// The PNG of pairs: original left, reconstruction right
     #[arg(long, short)]
     out: PathBuf,
+    /// Where the autoencoder runs: `cpu`, or `cuda:1` for the second GPU
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N")]
+    device: Devices,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -39,7 +43,7 @@ pub fn run(args: &ReconstructArgs, printer: &mut Printer) -> Result<u8> {
     let json: &JsonTarget = &args.json;
     printer.set_json(json);
     let size = args.size as usize;
-    let vae = autoencoder::load(&args.vae, size)?;
+    let vae = autoencoder::load(&args.vae, size, &args.device.first()?)?;
     let mut pairs = Vec::with_capacity(2 * args.images.len());
     let mut rows = Vec::new();
     for path in &args.images {
