@@ -15,6 +15,8 @@ pub mod distributed;
 pub mod export;
 pub mod fit;
 pub mod generate;
+#[cfg(any(test, feature = "cuda"))]
+pub mod gpu;
 pub mod memory;
 pub mod model;
 pub mod ops;

@@ -1,7 +1,7 @@
 //! The autoencoder that a command was told to use.
 
 use anyhow::{Context as _, Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::{Device, DeviceLocation, Tensor};
 use shards::writer::Moments;
 
 use crate::console::Printer;
@@ -73,7 +73,12 @@ pub(super) fn shape(vae: &AutoencoderKl, size: usize) -> [usize; 3] {
 
 impl Encoder for AutoencoderKl {
     fn encode(&self, images: &Tensor) -> Result<Vec<Moments>> {
-        let posterior = Self::encode(self, images)?;
+        let posterior = Self::encode(self, images).map_err(|error| match self.device().location() {
+            DeviceLocation::Cuda { gpu_id } => anyhow::Error::from(error).context(format!(
+                "on cuda:{gpu_id} (a smaller --batch needs less of its memory)"
+            )),
+            _ => error.into(),
+        })?;
         let means = posterior.mean.flatten_from(1)?.to_vec2::<f32>()?;
         let Some(logvar) = &posterior.logvar else {
             return Ok(means

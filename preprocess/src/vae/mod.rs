@@ -45,7 +45,7 @@ use tensors::Tensors;
 /// Bytes of activations that the images in work at one time may take together, unless the caller says otherwise: on the
 /// processor, and on each GPU.
 const ACTIVATION_BYTES: u64 = 1 << 30;
-const GPU_ACTIVATION_BYTES: u64 = 4 << 30;
+const GPU_ACTIVATION_BYTES: u64 = 8 << 30;
 /// What a data set records of latents that were made on a GPU: f32 throughout, no TF32.
 const GPU_ARITHMETIC: &str = "cuda f32";
 /// Channels of an image that the identity encodes.
@@ -175,7 +175,7 @@ impl AutoencoderKl {
         }
     }
 
-    /// Bounds the activations of the images in work at one time, which otherwise take up to 1 GiB together, on a GPU 4.
+    /// Bounds the activations of the images in work at one time, which otherwise take up to 1 GiB together, on a GPU 8.
     /// One image is always in work, whatever it takes.
     pub fn set_activation_bytes(&mut self, bytes: u64) {
         self.activation_bytes = bytes;
@@ -193,6 +193,11 @@ impl AutoencoderKl {
             }
             None => 0,
         }
+    }
+
+    /// Where it works.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// What to write into a data set.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use preprocess::console::count::bytes;
 use preprocess::console::{JsonTarget, Printer, exit};
 
-use super::ranks::{threads_of, with_ranks};
+use super::ranks::{TransportArgs, threads_of, with_ranks_over};
 use super::{ConfigArgs, MemoryArgs, with_threads};
 use crate::cost::TRAINING_PASSES;
 use crate::distributed::{HostReducer, processes_of_machine};
@@ -24,6 +24,8 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     #[command(flatten)]
+    transport: TransportArgs,
+    #[command(flatten)]
     memory: MemoryArgs,
     /// Print where the time goes, by kind of operation
     #[arg(long)]
@@ -39,7 +41,9 @@ pub struct BenchArgs {
 /// For a wrong configuration.
 pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
     printer.set_json(&args.json);
-    with_ranks(printer, |printer, reducer| time(args, printer, reducer))
+    with_ranks_over(args.transport, printer, |printer, reducer| {
+        time(args, printer, reducer)
+    })
 }
 
 /// Times the steps of one of the processes that train together, or of the only one; the first reports.

@@ -7,21 +7,29 @@ mod error;
 mod launcher;
 #[cfg(feature = "mpi")]
 mod mpi;
-#[cfg(any(test, feature = "mpi"))]
+#[cfg(feature = "nccl")]
+mod nccl;
+#[cfg(any(test, feature = "mpi", feature = "nccl"))]
 mod overlap;
 mod placement;
+#[cfg(any(test, feature = "nccl"))]
+mod rendezvous;
 mod share;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod threads;
+mod transport;
 
 pub use error::Error;
 pub use launcher::Launch;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 pub use placement::{processes_of_machine, threads_of_rank};
 pub use share::{agree, share, share_bytes};
+pub use transport::Transport;
 
 /// The processes that train one model, as one of them sees them.
 ///
