@@ -67,8 +67,8 @@ struct Network {
 
 /// The two forms of the layers.
 enum Layers {
-    Host(Form<Host>),
-    Tensors(Form<Tensors>),
+    Host(Box<Form<Host>>),
+    Tensors(Box<Form<Tensors>>),
 }
 
 struct Form<B: Backend> {
@@ -132,10 +132,10 @@ impl AutoencoderKl {
         device: &Device,
     ) -> Result<Self, Error> {
         let layers = if device.is_cpu() {
-            Layers::Host(Form::load(&Host, &config, get)?)
+            Layers::Host(Form::load(&Host, &config, get)?.into())
         } else {
             let device = device.clone();
-            Layers::Tensors(Form::load(&Tensors { device }, &config, get)?)
+            Layers::Tensors(Form::load(&Tensors { device }, &config, get)?.into())
         };
         let record = VaeRecord {
             arithmetic: (!device.is_cpu()).then(|| GPU_ARITHMETIC.to_owned()),

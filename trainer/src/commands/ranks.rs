@@ -125,7 +125,7 @@ fn over_nccl(
     use crate::distributed::{Mpi, Nccl};
 
     let mut mpi = Mpi::join(launch)?;
-    let done = Nccl::join(launch, Some(&mut mpi))
+    let done = Nccl::join_alone(launch, Some(&mut mpi))
         .map_err(anyhow::Error::from)
         .and_then(|mut nccl| {
             let code = work(printer, &mut nccl)?;
@@ -142,7 +142,7 @@ fn over_nccl(
     launch: &Launch,
     work: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
 ) -> Result<u8> {
-    let mut nccl = crate::distributed::Nccl::join(launch, None)?;
+    let mut nccl = crate::distributed::Nccl::join_alone(launch, None)?;
     let code = work(printer, &mut nccl).map_err(|error| cannot_go_on(launch, error))?;
     nccl.finish();
     Ok(code)

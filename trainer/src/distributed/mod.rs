@@ -67,8 +67,7 @@ pub type Backward<'a, Bucket> = Box<dyn FnOnce(&mut dyn FnMut(Bucket)) + 'a>;
 /// A [`Group`] that sums gradients while the backward pass goes on.
 ///
 /// A `Bucket` is a contiguous part of the flat gradient buffer, borrowed so that the backward cannot touch it any more:
-/// `&mut [f32]` in the memory of the host. On a GPU it is such a part of device memory, put behind the backward in the
-/// order of a second stream.
+/// `&mut [f32]` in the memory of the host, a view of device memory on a GPU (see `Nccl`).
 pub trait Reducer<Bucket>: Group {
     /// Runs `backward` and turns every bucket that it hands over into its sum over all processes; returns when all of
     /// them are done. All processes hand over the same buckets in the same order.

@@ -39,16 +39,27 @@ struct Communicator(Comm);
 unsafe impl Send for Communicator {}
 
 impl Nccl {
-    /// Meets the other processes of `launch`: through `mpi`, whose processes are the same, or else where MASTER_ADDR and
+    /// The GPU of this process, of those that it sees.
+    ///
+    /// # Errors
+    /// [`Error::TooFewGpus`]; [`Error::Nccl`] when the driver cannot be asked.
+    pub fn gpu(launch: &Launch) -> Result<usize, Error> {
+        let gpus = CudaContext::device_count().map_err(|error| lost("looking for GPUs", &error))?;
+        launcher::gpu_of(launcher::local_rank(launch), gpus as usize)
+    }
+
+    /// Meets the other processes of `launch`, on the GPU of `context`: through `mpi`, whose processes are the same, or else where MASTER_ADDR and
     /// MASTER_PORT say.
     ///
     /// # Errors
-    /// [`Error::TooFewGpus`], [`Error::Nccl`]; [`Error::NoPlace`] and [`Error::Rendezvous`] without MPI.
-    pub fn join(launch: &Launch, mpi: Option<&mut dyn Group>) -> Result<Self, Error> {
-        let gpus = CudaContext::device_count().map_err(|error| lost("looking for GPUs", &error))?;
-        let gpu = launcher::gpu_of(launcher::local_rank(launch), gpus as usize)?;
+    /// [`Error::Nccl`]; [`Error::NoPlace`] and [`Error::Rendezvous`] without MPI.
+    pub fn join(
+        context: &Arc<CudaContext>,
+        launch: &Launch,
+        mpi: Option<&mut dyn Group>,
+    ) -> Result<Self, Error> {
         let open = || -> Result<(Arc<CudaStream>, CudaSlice<f32>), DriverError> {
-            let stream = CudaContext::new(gpu)?.new_stream()?;
+            let stream = context.new_stream()?;
             // SAFETY: of any content: every use writes before it reads.
             let staging = unsafe { stream.alloc(PIECE) }?;
             Ok((stream, staging))
@@ -79,6 +90,16 @@ impl Nccl {
             rank: launch.rank,
             ranks: launch.ranks,
         })
+    }
+
+    /// As [`Nccl::join`], on the GPU of this process, which has no other part in the run.
+    ///
+    /// # Errors
+    /// Those of [`Nccl::gpu`] and [`Nccl::join`].
+    pub fn join_alone(launch: &Launch, mpi: Option<&mut dyn Group>) -> Result<Self, Error> {
+        let context =
+            CudaContext::new(Self::gpu(launch)?).map_err(|error| lost("opening the GPU", &error))?;
+        Self::join(&context, launch, mpi)
     }
 
     /// Leaves the job when all processes have come here.
@@ -149,10 +170,14 @@ impl<'g> Reducer<&'g mut [f32]> for Nccl {
     }
 }
 
-/// Gradients on the GPU, summed where they are: the communicator's stream waits for what has written a bucket, and the
-/// stream that uses it next for the sum (cudarc's events see to both), so that the backward goes on meanwhile.
+/// Gradients on the GPU, in memory of the context that was joined with, summed where they are. The communicator's stream
+/// waits for what has written a bucket, and the stream that uses it next for the sum: cudarc's events see to both. They
+/// belong to allocations: the backward goes on meanwhile where buckets are allocations of their own, and waits for each sum
+/// where they are views of one.
 impl<'g> Reducer<CudaViewMut<'g, f32>> for Nccl {
     fn overlap(&mut self, backward: Backward<'_, CudaViewMut<'g, f32>>) {
+        let bound = self.stream.context().bind_to_thread();
+        end_on_error(bound.map_err(|error| lost("using the GPU", &error)));
         backward(&mut |mut bucket| {
             let reduced = self.comm.0.all_reduce_in_place(&mut bucket, &ReduceOp::Sum);
             end_on_error(reduced.map_err(|error| failed("a sum of gradients", &error)));

@@ -98,7 +98,10 @@ impl CustomOp2 for Convolution {
             call.launch(algorithm, Some(&mut workspace), (1.0, 0.0), &x, &weight, &mut out)?;
             out
         };
-        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), out_dims.into()))
+        Ok((
+            CudaStorage::wrap_cuda_slice(out, device.clone()),
+            Shape::from_dims(&out_dims),
+        ))
     }
 }
 

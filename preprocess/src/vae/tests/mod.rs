@@ -35,7 +35,7 @@ fn record() -> VaeRecord {
 /// The form of candle's tensors, on the processor.
 fn in_tensors(config: VaeConfig, get: &mut GetTensor<'_>) -> AutoencoderKl {
     let device = Device::Cpu;
-    let layers = Layers::Tensors(Form::load(&Tensors { device }, &config, get).unwrap());
+    let layers = Layers::Tensors(Form::load(&Tensors { device }, &config, get).unwrap().into());
     AutoencoderKl::of_layers(config, record(), layers, &Device::Cpu)
 }
 
