@@ -26,13 +26,13 @@ pub enum Error {
     NotBuilt(Devices),
     /// There is no such GPU, no driver, or one that does not fit.
     #[error(
-        "cuda:{ordinal} cannot be used: {source}\nhint: `nvidia-smi` lists the GPUs, from 0 on; --device cpu"
+        "cuda:{ordinal} cannot be used: {reason}\nhint: `nvidia-smi` lists the GPUs, from 0 on; --device cpu"
     )]
     NotThere {
         /// The GPU's number.
         ordinal: usize,
         /// What the driver says.
-        source: Box<candle_core::Error>,
+        reason: String,
     },
 }
 
@@ -99,9 +99,10 @@ impl Devices {
         if !candle_core::utils::cuda_is_available() {
             return Err(Error::NotBuilt(self.clone()));
         }
-        Device::new_cuda(ordinal).map_err(|source| Error::NotThere {
+        Device::new_cuda(ordinal).map_err(|error| Error::NotThere {
             ordinal,
-            source: Box::new(source),
+            // Without the backtrace that candle adds where RUST_BACKTRACE is set.
+            reason: error.to_string().lines().next().unwrap_or_default().to_owned(),
         })
     }
 }

@@ -80,7 +80,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// NCCL or the CUDA driver failed.
-    #[error("NCCL cannot go on, at {what}: {reason}\nhint: NCCL_DEBUG=INFO before the command tells more")]
+    #[error(
+        "NCCL cannot go on, at {what}: {reason}\nhint: `nvidia-smi` lists the GPUs; NCCL_DEBUG=INFO before the command tells more"
+    )]
     Nccl {
         /// What was being done.
         what: &'static str,

@@ -36,6 +36,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Error::NoPlace`].
+    #[cfg(feature = "nccl")]
     pub(super) fn from_environment() -> Result<Self, Error> {
         Self::find(|name| std::env::var(name).ok())
     }
