@@ -222,10 +222,49 @@ fn from_bytes(bytes: &[u8; ID_BYTES]) -> Id {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distributed::Single;
 
     #[test]
     fn an_identifier_survives_as_bytes() {
         let bytes: [u8; ID_BYTES] = std::array::from_fn(|i| (2 * i) as u8);
         assert_eq!(to_bytes(&from_bytes(&bytes)), bytes);
+    }
+
+    /// All that one GPU can show: every path is taken, and sums of one are what they were.
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn a_gpu_alone_sums_with_itself_from_the_host_and_in_place() {
+        let launch = Launch {
+            launcher: "torchrun",
+            ranks_name: "WORLD_SIZE",
+            rank: 0,
+            ranks: 1,
+        };
+        let context = CudaContext::new(0).unwrap();
+        let mut nccl = Nccl::join(&context, &launch, Some(&mut Single)).unwrap();
+        let mut values = [1.5, -2.0];
+        nccl.sum(&mut values);
+        assert_eq!(values, [1.5, -2.0]);
+        let mut bytes = [1, 2, 3];
+        nccl.broadcast(&mut bytes);
+        assert_eq!(bytes, [1, 2, 3]);
+
+        // Longer than the buffer that it goes through.
+        let expected: Vec<f32> = (0..PIECE + 5).map(|i| i as f32).collect();
+        let mut gradients = expected.clone();
+        let reducer: &mut dyn for<'g> Reducer<&'g mut [f32]> = &mut nccl;
+        let (end, start) = gradients.split_at_mut(7);
+        let parts = [start, end];
+        reducer.overlap(Box::new(move |finished| parts.into_iter().for_each(finished)));
+        assert!(gradients == expected);
+
+        let stream = context.default_stream();
+        let mut device = stream.clone_htod(&expected).unwrap();
+        let reducer: &mut dyn for<'g> Reducer<CudaViewMut<'g, f32>> = &mut nccl;
+        let (end, start) = device.split_at_mut(7);
+        let parts = [start, end];
+        reducer.overlap(Box::new(move |finished| parts.into_iter().for_each(finished)));
+        assert!(stream.clone_dtoh(&device).unwrap() == expected);
+        nccl.finish();
     }
 }

@@ -36,6 +36,18 @@ fn stable_diffusions_network_in_tensors_matches_f64_to_2e_5() {
     check(in_tensors);
 }
 
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a GPU"]
+fn stable_diffusions_network_on_a_gpu_matches_f64_to_2e_5() {
+    check(|config, get| {
+        let gpu = Device::new_cuda(0).unwrap();
+        let vae = AutoencoderKl::from_tensors(config, record(), get, &gpu).unwrap();
+        assert_eq!(vae.record().arithmetic.as_deref(), Some(GPU_ARITHMETIC));
+        vae
+    });
+}
+
 fn check(build: impl Fn(VaeConfig, &mut GetTensor<'_>) -> AutoencoderKl) {
     let config = VaeConfig::stable_diffusion();
     let shapes = tensor_shapes(&config);
