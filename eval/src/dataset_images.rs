@@ -72,14 +72,15 @@ impl DatasetImages {
         self.manifest().image_size
     }
 
-    fn manifest(&self) -> &Manifest {
+    /// What the dataset says of itself.
+    pub fn manifest(&self) -> &Manifest {
         self.dataset.manifest()
     }
 
     /// How the images were made, in words.
     pub fn transform(&self) -> String {
         let manifest = self.manifest();
-        let made = format!("{} {}", manifest.transform, manifest.image_size);
+        let made = transform(manifest);
         match &self.pixels {
             Pixels::Original(_) => made,
             Pixels::Decoded(_) => format!("{made}, decoded from latents of {}", manifest.vae.id),
@@ -158,7 +159,35 @@ impl DatasetImages {
         self.reader()?(&positions)
     }
 
-    /// The positions of the first `limit` images, in the order in which they are read.
+    /// Streams the first `limit` originals through `visit`, `batch` at a time, each batch with the autoencoder's latents as the
+    /// dataset has them, `[B, C, H, W]`.
+    ///
+    /// # Errors
+    /// If the originals cannot be had, an image or a latent cannot be read, or `visit` fails.
+    pub fn visit_with_latents(
+        &self,
+        batch: usize,
+        limit: usize,
+        mut visit: impl FnMut(Vec<RgbImage>, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let originals = match &self.pixels {
+            Pixels::Original(originals) => originals,
+            Pixels::Decoded(why) => {
+                let what = format!(
+                    "reconstructions are compared with the originals, which cannot be had ({why})
+                     hint: put them back to `{}`",
+                    self.manifest().source.path
+                );
+                return Err(Error::format(self.dir(), what));
+            }
+        };
+        for positions in self.chosen(limit).chunks(batch.max(1)) {
+            visit(self.load(originals, positions)?, self.latents(positions)?)?;
+        }
+        Ok(())
+    }
+
+    /// The positions of the first `limit` images, in the order that suits the source.
     fn chosen(&self, limit: usize) -> Vec<u32> {
         let mut chosen = self.order[..limit.min(self.order.len())].to_vec();
         if let Pixels::Original(originals) = &self.pixels
@@ -179,7 +208,7 @@ impl DatasetImages {
         Ok(match &self.pixels {
             Pixels::Original(originals) => Box::new(move |positions| self.load(originals, positions)),
             Pixels::Decoded(why) => {
-                let autoencoder = self.autoencoder(why)?;
+                let autoencoder = self.autoencoder().map_err(|error| self.no_images(why, &error))?;
                 Box::new(move |positions| self.decode(&autoencoder, positions))
             }
         })
@@ -201,31 +230,48 @@ impl DatasetImages {
     }
 
     fn decode(&self, autoencoder: &AutoencoderKl, positions: &[u32]) -> Result<Vec<RgbImage>> {
+        Ok(tensor::to_rgb(&autoencoder.decode(&self.latents(positions)?)?)?)
+    }
+
+    /// What the dataset stores of the samples' first views, unscaled, `[B, C, H, W]`.
+    fn latents(&self, positions: &[u32]) -> Result<Tensor> {
         let elements = self.dataset.elements();
         let mut latents = vec![0.0; positions.len() * elements];
         for (latent, &position) in latents.chunks_exact_mut(elements).zip(positions) {
             self.dataset.read(position as usize, 0, latent, None)?;
         }
         let [channels, height, width] = self.manifest().shape;
-        let latents = Tensor::from_vec(latents, (positions.len(), channels, height, width), &Device::Cpu)?;
-        Ok(tensor::to_rgb(&autoencoder.decode(&latents)?)?)
+        Ok(Tensor::from_vec(
+            latents,
+            (positions.len(), channels, height, width),
+            &Device::Cpu,
+        )?)
     }
 
     /// The autoencoder that made the latents: the very same weights, where the dataset has their hash.
-    fn autoencoder(&self, why: &str) -> Result<AutoencoderKl> {
-        let manifest = self.manifest();
-        AutoencoderKl::from_record(&manifest.vae, &Device::Cpu).map_err(|error| {
-            Error::format(
-                self.dir(),
-                format!(
-                    "no images to compare with: the originals cannot be had ({why}), and the autoencoder that would decode \
-                     the latents cannot be loaded ({error})\n\
-                     hint: put the originals back to `{}`, or give the images themselves as a folder",
-                    manifest.source.path
-                ),
-            )
-        })
+    ///
+    /// # Errors
+    /// If it cannot be loaded, or is another one now.
+    pub fn autoencoder(&self) -> Result<AutoencoderKl> {
+        Ok(AutoencoderKl::from_record(&self.manifest().vae, &Device::Cpu)?)
     }
+
+    fn no_images(&self, why: &str, error: &Error) -> Error {
+        Error::format(
+            self.dir(),
+            format!(
+                "no images to compare with: the originals cannot be had ({why}), and the autoencoder that would decode \
+                 the latents cannot be loaded ({error})\n\
+                 hint: put the originals back to `{}`, or give the images themselves as a folder",
+                self.manifest().source.path
+            ),
+        )
+    }
+}
+
+/// How the pixels behind a dataset were made, in words.
+pub fn transform(manifest: &Manifest) -> String {
+    format!("{} {}", manifest.transform, manifest.image_size)
 }
 
 /// The source of the dataset, if it is there and has the same image at the place of every sample; else the reason.

@@ -1,5 +1,7 @@
 //! Statistics and features of an image set, gathered in one pass.
 
+use std::time::{Duration, Instant};
+
 use preprocess::image::RgbImage;
 
 use crate::error::{Error, Result};
@@ -35,6 +37,7 @@ pub struct Extractor<'a> {
     network: &'a Inception,
     size: Option<(usize, usize)>,
     collector: Collector,
+    in_network: Duration,
 }
 
 /// Everything that the metrics need to know about an image set.
@@ -115,6 +118,7 @@ impl<'a> Extractor<'a> {
             network,
             size: None,
             collector: Collector::new(keep),
+            in_network: Duration::ZERO,
         }
     }
 
@@ -132,7 +136,15 @@ impl<'a> Extractor<'a> {
                 )));
             }
         }
-        self.collector.push(&self.network.features(images)?)
+        let start = Instant::now();
+        let features = self.network.features(images)?;
+        self.in_network += start.elapsed();
+        self.collector.push(&features)
+    }
+
+    /// Time that the network took so far.
+    pub fn in_network(&self) -> Duration {
+        self.in_network
     }
 
     /// Images seen so far.

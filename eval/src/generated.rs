@@ -18,6 +18,7 @@ use crate::feature_parts::FeatureParts;
 use crate::features::{BATCH, Collector, Keep, Summary};
 use crate::inception::Inception;
 use crate::report::ModelRecord;
+use crate::transform;
 
 /// Folder of the samples beside the checkpoints of a run, or in an export.
 const FOLDER: &str = "scored";
@@ -96,6 +97,11 @@ impl Model {
     /// The folder of the dataset that it learned from.
     pub fn dataset(&self) -> &Path {
         Path::new(&self.generator.dataset.path)
+    }
+
+    /// How the images that the model learned from were made, where their dataset is still there.
+    pub fn transform(&self) -> Option<String> {
+        transform::of_dataset(self.dataset(), &self.generator.dataset.fingerprint)
     }
 
     /// The run that it is of, if it is of one.

@@ -13,6 +13,7 @@ use crate::dataset_images::DatasetImages;
 use crate::error::{Error, Result};
 use crate::inception::weights::hex;
 use crate::npz::NpzReader;
+use crate::transform::{NPZ_TRANSFORM, UNKNOWN};
 
 /// Name of the images in a NumPy archive.
 pub const NPZ_IMAGES: &str = "arr_0";
@@ -20,14 +21,8 @@ pub const NPZ_IMAGES: &str = "arr_0";
 /// Array of an archive that says what its images are, where they are not what they seem.
 pub const NPZ_WARNING: &str = "warning";
 
-/// Array of an archive that says how its images were made.
-pub const NPZ_TRANSFORM: &str = "transform";
-
 /// Array of an archive with the mean of the pool features: the sign of statistics.
 pub const NPZ_MEAN: &str = "mu";
-
-/// The transform of images that nobody has told of.
-pub const AS_GIVEN: &str = "as given";
 
 /// Images of an archive that are in memory while some are picked.
 const PICKED_BATCH: usize = 16;
@@ -93,13 +88,13 @@ impl ImageSource {
     /// If the archive cannot be read.
     pub fn transform(&self) -> Result<String> {
         match self {
-            Self::Folder(_) => Ok(AS_GIVEN.to_owned()),
+            Self::Folder(_) => Ok(UNKNOWN.to_owned()),
             Self::Npz(path) => {
                 let mut reader = NpzReader::open(path)?;
                 if reader.has(NPZ_TRANSFORM) {
                     Ok(reader.read_text(NPZ_TRANSFORM)?)
                 } else {
-                    Ok(AS_GIVEN.to_owned())
+                    Ok(UNKNOWN.to_owned())
                 }
             }
             Self::Dataset(dataset) => Ok(dataset.transform()),

@@ -21,3 +21,4 @@ pub mod reference;
 pub mod reference_cache;
 pub mod report;
 pub mod stats;
+pub mod transform;

@@ -8,11 +8,12 @@ use faer::Mat;
 
 use crate::error::{Error, Result};
 use crate::features::{BATCH, Extractor, Keep, Summary};
-use crate::images::{ImageSource, NPZ_IMAGES, NPZ_MEAN, NPZ_TRANSFORM, NPZ_WARNING};
-use crate::inception::Inception;
+use crate::images::{ImageSource, NPZ_IMAGES, NPZ_MEAN, NPZ_WARNING};
+use crate::inception::{Inception, POOL_FEATURES, SPATIAL_FEATURES};
 use crate::npz::{Dtype, Header, NpzReader, NpzWriter};
 use crate::reference_cache;
 use crate::stats::Gaussian;
+use crate::transform::NPZ_TRANSFORM;
 
 /// Images whose features represent the reference in precision and recall, and that a reference file carries.
 pub const REFERENCE_IMAGES: usize = 10_000;
@@ -38,6 +39,33 @@ pub fn summarise(
         Ok(())
     })?;
     extractor.finish()
+}
+
+/// Looks at the statistics of a reference file, which take a moment, before minutes of work; other sources are not touched.
+///
+/// # Errors
+/// If a file with `mu` lacks what `keep` asks for, is damaged, or is of another network's features.
+pub fn check(source: &ImageSource, keep: Keep) -> Result<()> {
+    let ImageSource::Npz(path) = source else {
+        return Ok(());
+    };
+    let mut reader = NpzReader::open(path)?;
+    if !reader.has(NPZ_MEAN) {
+        return Ok(());
+    }
+    let spatial = keep.spatial.then_some(("mu_s", "sigma_s", SPATIAL_FEATURES));
+    for (mu, sigma, width) in [(NPZ_MEAN, "sigma", POOL_FEATURES)].into_iter().chain(spatial) {
+        let found = gaussian(&mut reader, path, mu, sigma)?.mu.len();
+        if found != width {
+            return Err(Error::format(
+                path,
+                format!(
+                    "features of `{mu}` are {found} wide, the Inception network's {width}: these are statistics of another"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a reference: an `.npz` with statistics, or images, or a dataset.
@@ -108,7 +136,7 @@ fn from_statistics(
         }
         source.visit(BATCH, keep.pool_rows, |images| {
             pool_rows.extend(network.features(&images)?.pool);
-            seen((pool_rows.len() / crate::inception::POOL_FEATURES) as u64);
+            seen((pool_rows.len() / POOL_FEATURES) as u64);
             Ok(())
         })?;
     }
@@ -130,8 +158,19 @@ pub(crate) fn gaussian(reader: &mut NpzReader, path: &Path, mu: &str, sigma: &st
     if mu_shape != [dim] || sigma_shape != [dim, dim] {
         return Err(Error::format(
             path,
-            format!("`{mu}` is {mu_shape:?} and `{sigma}` is {sigma_shape:?}"),
+            format!(
+                "`{mu}` is {mu_shape:?} and `{sigma}` is {sigma_shape:?}; a mean of D numbers and a covariance of D x D were \
+                 expected"
+            ),
         ));
+    }
+    for (name, values) in [(mu, &mu_values), (sigma, &sigma_values)] {
+        if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+            return Err(Error::format(
+                path,
+                format!("number {i} of `{name}` is {}: these are no statistics", values[i]),
+            ));
+        }
     }
     Ok(Gaussian {
         mu: mu_values,

@@ -3,7 +3,7 @@
 //! Blocks are merged by the pairwise update of Chan, Golub and LeVeque (1979), so that nothing but one block and one
 //! matrix is ever in memory, and so that the statistics of two halves can be merged into those of the whole.
 
-use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, Par};
 
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ pub struct Stats {
     dim: usize,
     count: u64,
     mean: Vec<f64>,
-    /// Sum of outer products of deviations from the mean, `[dim, dim]`.
+    /// Sum of outer products of deviations from the mean, `[dim, dim]`; the lower triangle alone.
     scatter: Mat<f64>,
     /// Rows that wait for the next update, row-major.
     pending: Vec<f32>,
@@ -100,7 +100,9 @@ impl Stats {
             )));
         }
         let scale = 1.0 / (self.count as f64 - 1.0);
-        let sigma = &self.scatter * faer::Scale(scale);
+        let sigma = Mat::from_fn(self.dim, self.dim, |i, j| {
+            self.scatter[(i.max(j), i.min(j))] * scale
+        });
         Ok(Gaussian { mu: self.mean, sigma })
     }
 
@@ -124,11 +126,14 @@ impl Stats {
         self.pending.clear();
         let mut scatter = Mat::zeros(self.dim, self.dim);
         let par = Par::rayon(0);
-        matmul(
+        triangular::matmul(
             scatter.as_mut(),
+            BlockStructure::TriangularLower,
             Accum::Replace,
             centred.transpose(),
+            BlockStructure::Rectangular,
             centred.as_ref(),
+            BlockStructure::Rectangular,
             1.0,
             par,
         );
@@ -143,8 +148,10 @@ impl Stats {
         let weight = self.count as f64 * count as f64 / total;
         let delta: Vec<f64> = mean.iter().zip(&self.mean).map(|(new, old)| new - old).collect();
         for (j, &delta_j) in delta.iter().enumerate() {
-            for (i, &delta_i) in delta.iter().enumerate() {
-                self.scatter[(i, j)] += scatter[(i, j)] + weight * delta_i * delta_j;
+            let sums = &mut self.scatter.col_as_slice_mut(j)[j..];
+            let added = scatter.col_as_slice(j)[j..].iter().zip(&delta[j..]);
+            for (sum, (added, delta_i)) in sums.iter_mut().zip(added) {
+                *sum += added + weight * delta_i * delta_j;
             }
         }
         for (old, delta) in self.mean.iter_mut().zip(&delta) {

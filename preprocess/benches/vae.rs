@@ -3,9 +3,12 @@
 //! `RAYON_NUM_THREADS=1 cargo bench --workspace --bench vae [-- --vae FOLDER] [--size 256] [--images 2] [--repeats 3]`. See
 //! `benches/vae_diffusers.py`.
 
+mod clock;
+
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
+use clock::cpu_seconds;
 use preprocess::nn::{Conv2d, FeatureMap, Output, Padding};
 use preprocess::vae::AutoencoderKl;
 
@@ -59,20 +62,6 @@ fn encode(vae: &str, size: usize, images: usize, repeats: usize) -> Result<(), F
         println!("{{\"images\": {images}, \"seconds\": {seconds}, \"cpu_seconds\": {cpu}}}");
     }
     Ok(())
-}
-
-/// CPU seconds of this process, in hundredths (on Linux; elsewhere 0).
-fn cpu_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold spaces: state is field 3, user and system time are 14 and 15.
-    let fields = text
-        .rsplit(") ")
-        .next()
-        .unwrap_or_default()
-        .split(' ')
-        .skip(11)
-        .take(2);
-    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 #[expect(clippy::print_stdout, reason = "the benchmark's result")]

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod commands;
 pub mod console;
 pub mod dataset;
+pub mod device;
 pub mod image;
 pub mod nn;
 pub mod npz;

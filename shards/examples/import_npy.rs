@@ -50,6 +50,7 @@ fn main() -> Result<()> {
             sha256: None,
             scaling_factor: 0.18215,
             downsampling: 8,
+            arithmetic: None,
         },
         store,
         shape: [c, h, w],

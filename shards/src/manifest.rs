@@ -39,6 +39,19 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// All of them, from the widest.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
+
+    /// Its name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
     /// Bytes of one element.
     pub fn width(self) -> usize {
         match self {
@@ -100,6 +113,9 @@ pub struct VaeRecord {
     pub scaling_factor: f64,
     /// Pixels per latent element, along one side.
     pub downsampling: usize,
+    /// Where and in which numbers it ran, when not in f32 on a processor: its rounding is in the latents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arithmetic: Option<String>,
 }
 
 /// How latents are stored.
@@ -214,10 +230,13 @@ impl ManifestHeader {
 
     /// Names and values of all that decides the bytes of the shards. Paths do not: they differ between machines.
     pub fn identity(&self) -> Vec<(&'static str, String)> {
-        let weights =
+        let mut weights =
             self.vae.sha256.clone().unwrap_or_else(|| {
                 format!("{} {}", self.vae.id, self.vae.revision.as_deref().unwrap_or("-"))
             });
+        if let Some(arithmetic) = &self.vae.arithmetic {
+            weights.push_str(&format!(", {arithmetic}"));
+        }
         vec![
             ("source.dataset", self.source.dataset.clone()),
             ("source.split", self.source.split.clone()),

@@ -96,6 +96,25 @@ pub(crate) fn encode_row(
     Ok(squared_error)
 }
 
+/// Replaces `mean` `[C, H, W]` by what a dataset that stores it as `dtype` gives back, and returns the squared error, summed.
+///
+/// # Errors
+/// Says which element is not finite, or too large for the dtype, or that the length is not the shape's.
+pub fn round_trip(shape: [usize; 3], dtype: Dtype, mean: &mut [f32]) -> Result<f64, String> {
+    let layout = RowLayout {
+        shape,
+        dtype,
+        logvar: false,
+    };
+    if mean.len() != layout.elements() {
+        return Err(format!("{} elements are not {shape:?}", mean.len()));
+    }
+    let mut row = vec![0; layout.row_bytes()];
+    let squared_error = encode_row(&layout, mean, None, &mut row)?;
+    decode_mean(&layout, &row, mean);
+    Ok(squared_error)
+}
+
 /// Reads the mean of a row back, `[C, H, W]`.
 pub(crate) fn decode_mean(layout: &RowLayout, row: &[u8], mean: &mut [f32]) {
     let elements = layout.elements();
@@ -191,16 +210,9 @@ mod tests {
 
     use super::*;
 
-    fn round_trip(dtype: Dtype, mean: &[f32]) -> (Vec<f32>, f64) {
-        let layout = RowLayout {
-            shape: [2, 1, mean.len() / 2],
-            dtype,
-            logvar: false,
-        };
-        let mut row = vec![0; layout.row_bytes()];
-        let error = encode_row(&layout, mean, None, &mut row).unwrap();
-        let mut back = vec![0.0; mean.len()];
-        decode_mean(&layout, &row, &mut back);
+    fn stored(dtype: Dtype, mean: &[f32]) -> (Vec<f32>, f64) {
+        let mut back = mean.to_vec();
+        let error = round_trip([2, 1, mean.len() / 2], dtype, &mut back).unwrap();
         (back, error)
     }
 
@@ -213,7 +225,7 @@ mod tests {
                 (Dtype::Bf16, 1.0 / 256.0),
                 (Dtype::Int8, 0.0),
             ] {
-                let (back, error) = round_trip(dtype, &mean);
+                let (back, error) = stored(dtype, &mean);
                 let mut sum = 0.0;
                 for (channel, (values, stored)) in mean.chunks(4).zip(back.chunks(4)).enumerate() {
                     let largest = values.iter().fold(0f32, |a, b| a.max(b.abs()));
@@ -251,5 +263,6 @@ mod tests {
         let mut row = vec![0; layout.row_bytes()];
         assert!(encode_row(&layout, &[70_000.0], None, &mut row).is_err());
         assert!(encode_row(&layout, &[f32::NAN], None, &mut row).is_err());
+        assert!(round_trip([1, 1, 2], Dtype::F32, &mut [0.0]).is_err());
     }
 }

@@ -17,7 +17,7 @@ use crate::checkpoint::{DatasetRecord, flat};
 use crate::config::Config;
 use crate::diffusion::{self, Schedule};
 use crate::export;
-use crate::model::{self, DiffuSsm, Kernels};
+use crate::model::{self, DiffuSsm, Inference};
 use crate::sampler::{self, Guidance, SampleConfig, Sampler};
 
 /// What can go wrong while sampling.
@@ -134,10 +134,8 @@ impl Default for SamplePlan {
 
 /// A model with weights, ready to sample.
 pub struct Generator {
-    model: DiffuSsm,
-    weights: Vec<f32>,
+    model: Inference,
     weights_hash: OnceLock<String>,
-    kernels: Kernels,
     /// The configuration that it was trained with.
     pub config: Config,
     /// The dataset that it was trained on.
@@ -162,20 +160,10 @@ impl Generator {
     /// # Errors
     /// When they do not fit the architecture.
     pub fn new(config: Config, dataset: DatasetRecord, step: u64, weights: Vec<f32>) -> Result<Self, Error> {
-        let model = DiffuSsm::new(config.model.clone())?;
-        if weights.len() != model.layout().total() {
-            return Err(Error::Model(model::Error::Length {
-                what: "weights",
-                found: weights.len(),
-                expected: model.layout().total(),
-            }));
-        }
-        let kernels = model.kernels(&weights);
+        let model = Inference::new(DiffuSsm::new(config.model.clone())?, weights)?;
         Ok(Self {
             model,
-            weights,
             weights_hash: OnceLock::new(),
-            kernels,
             config,
             dataset,
             step,
@@ -185,7 +173,8 @@ impl Generator {
     /// A hash of the weights.
     pub fn weights_hash(&self) -> &str {
         // Asked for more than once, and gigabytes for the largest models.
-        self.weights_hash.get_or_init(|| flat::hash(&self.weights))
+        self.weights_hash
+            .get_or_init(|| flat::hash(&self.model.weights()))
     }
 
     /// Everything that the images of `plan` depend on, beside their indices: weights by their hash, architecture,
@@ -246,9 +235,7 @@ impl Generator {
             sampler: plan.sampler,
             guidance: plan.guidance,
         };
-        let latents = sampler::sample(&schedule, &config, &batch, |x, t, y| {
-            self.model.forward_with(&self.weights, &self.kernels, x, t, y)
-        })?;
+        let latents = sampler::sample(&schedule, &config, &batch, |x, t, y| self.model.forward(x, t, y))?;
         Ok(latents)
     }
 
@@ -315,17 +302,31 @@ pub(crate) mod tests {
     fn an_image_does_not_depend_on_its_batch() {
         let generator = generator();
         let vae = generator.autoencoder().unwrap();
-        for sampler in [Sampler::Ddpm, Sampler::Ddim { eta: 0.0 }] {
+        for (sampler, scale) in [
+            (Sampler::Ddpm, 1.5),
+            (Sampler::Ddpm, 1.0),
+            (Sampler::Ddim { eta: 0.0 }, 1.5),
+        ] {
             let plan = SamplePlan {
                 steps: "5".to_owned(),
                 sampler,
                 guidance: Guidance {
-                    scale: 1.5,
+                    scale,
                     ..Guidance::default()
                 },
                 ..SamplePlan::default()
             };
-            let all = generator.images(&plan, &vae, &[0, 1, 2, 3, 4, 5, 6]).unwrap();
+            let indices = [0, 1, 2, 3, 4, 5, 6];
+            for (index, latents) in indices
+                .iter()
+                .zip(generator.latents(&plan, &indices).unwrap().chunks(48))
+            {
+                assert!(
+                    generator.latents(&plan, &[*index]).unwrap() == latents,
+                    "image {index}"
+                );
+            }
+            let all = generator.images(&plan, &vae, &indices).unwrap();
             let alone = generator.images(&plan, &vae, &[4]).unwrap();
             assert_eq!(all[4..5], alone);
             let some = generator.images(&plan, &vae, &[6, 2]).unwrap();

@@ -14,7 +14,10 @@ pub mod diffusion;
 pub mod distributed;
 pub mod export;
 pub mod fit;
+pub mod forward_times;
 pub mod generate;
+#[cfg(any(test, feature = "cuda"))]
+pub mod gpu;
 pub mod memory;
 pub mod model;
 pub mod ops;

@@ -10,6 +10,7 @@ use trainer::commands::sample::SamplingArgs;
 use trainer::commands::with_threads;
 use trainer::distributed::HostReducer;
 
+use super::reconstruct;
 use super::scoring::{Samples, Scored, ScoringArgs, score};
 use crate::generated::{GeneratedImages, Model};
 use crate::images::ImageSource;
@@ -24,6 +25,10 @@ pub struct Args {
     /// The samples: a folder of PNG, JPEG or WebP pictures, an .npz with `arr_0` of shape [N, H, W, 3], or a dataset.
     #[arg(long, value_name = "DIR|FILE.npz")]
     images: Option<PathBuf>,
+    /// Instead: what the autoencoder of this dataset and each way to store its latents cost, as FID of the reconstructions
+    /// against the originals.
+    #[arg(long, value_name = "DATASET", conflicts_with_all = ["checkpoint", "images", "reference", "metrics", "work"])]
+    reconstruct: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -44,6 +49,9 @@ pub struct Args {
 /// If a set cannot be read, or the two sides do not fit each other.
 pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     printer.set_json(&args.json);
+    if let Some(dataset) = &args.reconstruct {
+        return reconstruct::run(dataset, &args.scoring, args.out.as_deref(), &args.json, printer);
+    }
     with_ranks(printer, |printer, group| {
         let threads = threads_of(0, group);
         if let Some((scored, curves)) = with_threads(threads, || evaluate(args, printer, group))? {

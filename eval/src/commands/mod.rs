@@ -2,6 +2,7 @@
 
 pub mod fid;
 pub mod quickstart;
+mod reconstruct;
 pub mod reference;
 pub mod report;
 mod scoring;

@@ -18,6 +18,7 @@ use crate::metric::precision_recall::{Distances, precision_recall};
 use crate::neighbours;
 use crate::reference::{self, REFERENCE_IMAGES};
 use crate::report::{EVALUATOR, Picture, ReferenceRecord, Scores};
+use crate::transform;
 
 /// Samples that the literature's numbers are computed from.
 const USUAL_SAMPLES: u64 = 50_000;
@@ -132,6 +133,7 @@ pub(super) fn score(
         logits: false,
         ..keep_samples
     };
+    reference::check(&reference_source, keep_reference)?;
     let seen = match source {
         Samples::Images(_, images) if group.rank() == 0 => {
             Some(summarise(images, inception, keep_samples, total, printer)?)
@@ -205,7 +207,15 @@ pub(super) fn score(
         neighbours = neighbours::picture(&found, &shown, |numbers| reference_source.pick(numbers))?;
         scores.neighbours = Some(found);
     }
-    scores.warnings = warnings(&scores);
+    scores.warnings = warnings(&scores.inception, scores.comparable, scores.samples);
+    let ours = match source {
+        Samples::Images(_, images) => transform::of_images(images)?,
+        Samples::Model(samples) => samples.model().transform(),
+    };
+    let theirs = transform::of_images(&reference_source)?;
+    scores
+        .warnings
+        .extend(transform::warning(ours.as_deref(), theirs.as_deref()));
     if let Some(warning) = reference_source.warning()? {
         scores.warnings.push(format!("reference images {warning}"));
     }
@@ -309,17 +319,18 @@ fn check_sizes(samples: &Summary, reference: &Summary) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn warnings(scores: &Scores) -> Vec<String> {
+/// What must be known of a score by the network `inception` of so many samples.
+pub(super) fn warnings(inception: &str, comparable: bool, samples: u64) -> Vec<String> {
     let mut warnings = Vec::new();
-    if scores.inception.starts_with("random:") {
+    if inception.starts_with("random:") {
         warnings.push("not comparable: the network's weights are random".to_owned());
-    } else if !scores.comparable {
+    } else if !comparable {
         warnings.push("not comparable: the network's weights are not the published file".to_owned());
     }
-    if scores.samples < USUAL_SAMPLES {
+    if samples < USUAL_SAMPLES {
         warnings.push(format!(
             "{} samples: published numbers use {}, and FID grows as samples get fewer",
-            count::with_commas(scores.samples),
+            count::with_commas(samples),
             count::with_commas(USUAL_SAMPLES)
         ));
     }

@@ -134,6 +134,7 @@ fn foreign_of(dir: &Path, vae: &str, dataset: &str) -> DatasetImages {
             sha256: None,
             scaling_factor: 0.5,
             downsampling: 1,
+            arithmetic: None,
         },
         store: StoreSettings {
             store: Store::Mean,

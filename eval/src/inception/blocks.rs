@@ -4,7 +4,7 @@
 //! FID network differ from the usual ones: averages leave the padding out of the count, and the last block's pool is a
 //! maximum.
 
-use preprocess::nn::{Activation, Conv2d, FeatureMap, Output, Padding};
+use preprocess::nn::{Activation, Conv2d, FeatureMap, Output, Padding, Pool};
 
 use crate::error::{Error, Result};
 
@@ -103,7 +103,7 @@ pub fn conv_bn(
         }
     }
     let padding = Padding::symmetric(geometry.padding.0, geometry.padding.1);
-    Ok(Conv2d::new(&weight, shape, bias, geometry.stride, padding)?)
+    Ok(Conv2d::new(&weight, shape, bias, geometry.stride, padding)?.with_fewer_products())
 }
 
 /// Runs `conv` and ReLU, leaving the border that the next layer needs.
@@ -192,15 +192,25 @@ impl Branch {
     }
 }
 
-/// What a block does beside its convolutions.
+/// What a block does beside its convolutions, over windows of 3 x 3 pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pool {
-    /// 3x3 average that keeps the size, padding not counted.
+pub enum SidePool {
+    /// An average that keeps the size, padding not counted.
     Average,
-    /// 3x3 maximum that keeps the size.
+    /// A maximum that keeps the size.
     Maximum,
-    /// 3x3 maximum that halves the size.
+    /// A maximum that halves the size.
     HalvingMaximum,
+}
+
+impl SidePool {
+    fn forward(self, input: &FeatureMap) -> FeatureMap {
+        match self {
+            Self::Average => Pool::Average.forward(input, 1, 1),
+            Self::Maximum => Pool::Maximum.forward(input, 1, 1),
+            Self::HalvingMaximum => Pool::Maximum.forward(input, 2, 0),
+        }
+    }
 }
 
 /// Branches over one input, and a pool with or without a 1x1 convolution after it.
@@ -208,7 +218,7 @@ pub struct Block {
     /// Convolution branches, in channel order.
     pub branches: Vec<Branch>,
     /// The pool, which comes last.
-    pub pool: Pool,
+    pub pool: SidePool,
     /// Applied to the pooled input.
     pub after_pool: Option<Conv2d>,
 }
@@ -223,11 +233,7 @@ impl Block {
         for branch in &self.branches {
             parts.extend(branch.forward(input)?);
         }
-        let pooled = match self.pool {
-            Pool::Average => average_pool(input),
-            Pool::Maximum => max_pool(input, 1, 1),
-            Pool::HalvingMaximum => max_pool(input, 2, 0),
-        };
+        let pooled = self.pool.forward(input);
         parts.push(match &self.after_pool {
             Some(conv) => conv_relu(conv, &pooled, Padding::NONE)?,
             None => pooled,
@@ -242,7 +248,7 @@ fn concatenate(parts: &[FeatureMap]) -> FeatureMap {
         return FeatureMap::zeros([0; 4], Padding::NONE);
     };
     let channels = parts.iter().map(|part| part.shape()[3]).sum();
-    let mut joined = FeatureMap::zeros([batch, height, width, channels], Padding::NONE);
+    let mut joined = FeatureMap::unfilled([batch, height, width, channels], Padding::NONE);
     joined.for_each_row_mut(|n, y, row| {
         let mut first = 0;
         for part in parts {
@@ -257,85 +263,4 @@ fn concatenate(parts: &[FeatureMap]) -> FeatureMap {
         }
     });
     joined
-}
-
-/// Input rows (or columns) that a 3-wide window at output `i` covers.
-fn window(i: usize, stride: usize, padding: usize, size: usize) -> std::ops::Range<usize> {
-    let start = i * stride;
-    start.saturating_sub(padding)..(start + 3 - padding).min(size)
-}
-
-/// 3x3 maximum; padding never wins.
-pub fn max_pool(input: &FeatureMap, stride: usize, padding: usize) -> FeatureMap {
-    pool(input, stride, padding, f32::NEG_INFINITY, f32::max, |_, _| ())
-}
-
-/// 3x3 average of stride 1 and padding 1, over the pixels inside the map.
-fn average_pool(input: &FeatureMap) -> FeatureMap {
-    pool(
-        input,
-        1,
-        1,
-        0.0,
-        |a, b| a + b,
-        |pixel, covered| {
-            for value in pixel {
-                *value /= covered as f32;
-            }
-        },
-    )
-}
-
-fn pool(
-    input: &FeatureMap,
-    stride: usize,
-    padding: usize,
-    start: f32,
-    combine: impl Fn(f32, f32) -> f32 + Sync,
-    finish: impl Fn(&mut [f32], usize) + Sync,
-) -> FeatureMap {
-    let [batch, height, width, channels] = input.shape();
-    let size = |side: usize| (side + 2 * padding - 3) / stride + 1;
-    let mut output = FeatureMap::zeros([batch, size(height), size(width), channels], Padding::NONE);
-    output.for_each_row_mut(|n, y, row| {
-        let lines = window(y, stride, padding, height);
-        for (x, pixel) in row.chunks_exact_mut(channels).enumerate() {
-            let columns = window(x, stride, padding, width);
-            pixel.fill(start);
-            for line in lines.clone() {
-                let covered = &input.row(n, line)[columns.start * channels..columns.end * channels];
-                for from in covered.chunks_exact(channels) {
-                    for (to, &value) in pixel.iter_mut().zip(from) {
-                        *to = combine(*to, value);
-                    }
-                }
-            }
-            finish(pixel, lines.len() * columns.len());
-        }
-    });
-    output
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map() -> FeatureMap {
-        let values: Vec<f32> = (0..16).map(|v| v as f32 - 20.0).collect();
-        FeatureMap::from_nchw(&values, [1, 1, 4, 4], Padding::NONE).unwrap()
-    }
-
-    #[test]
-    fn averages_leave_the_padding_out() {
-        let pooled = average_pool(&map()).to_nchw();
-        assert_eq!(pooled[0], -17.5);
-        assert_eq!(pooled[5], -15.0);
-    }
-
-    #[test]
-    fn maxima_ignore_the_padding_and_halve() {
-        assert_eq!(max_pool(&map(), 1, 1).to_nchw()[0], -15.0);
-        let halved = max_pool(&map(), 2, 0);
-        assert_eq!((halved.shape(), halved.to_nchw()), ([1, 1, 1, 1], vec![-10.0]));
-    }
 }

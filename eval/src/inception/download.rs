@@ -26,7 +26,7 @@ pub fn published_file() -> Result<PathBuf> {
         return Ok(path);
     }
     fs_err::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    fetch(URL, &path)?;
+    fetch(URL, &path, SIZE, PUBLISHED_SHA256)?;
     Ok(path)
 }
 
@@ -38,7 +38,8 @@ fn cache_folder() -> PathBuf {
         .join("diffussm")
 }
 
-fn fetch(url: &str, path: &Path) -> Result<()> {
+/// Fetches `url` to `path`, if it has `size` bytes and the hash `expected`.
+fn fetch(url: &str, path: &Path, size: u64, expected: &str) -> Result<()> {
     let failed = |reason: String| Error::Download {
         url: url.to_owned(),
         reason,
@@ -55,16 +56,16 @@ fn fetch(url: &str, path: &Path) -> Result<()> {
     let bytes = response
         .and_then(reqwest::blocking::Response::bytes)
         .map_err(|error| failed(chain(&error)))?;
-    if bytes.len() as u64 != SIZE {
+    if bytes.len() as u64 != size {
         return Err(failed(format!(
-            "{} bytes came, {SIZE} were expected",
+            "{} bytes came, {size} were expected",
             bytes.len()
         )));
     }
     let sha256 = hex(&Sha256::digest(&bytes));
-    if sha256 != PUBLISHED_SHA256 {
+    if sha256 != expected {
         return Err(failed(format!(
-            "its SHA-256 is {sha256}, {PUBLISHED_SHA256} was expected"
+            "its SHA-256 is {sha256}, {expected} was expected"
         )));
     }
     let part = path.with_extension("part");
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn without_a_network_the_error_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        let message = fetch("http://127.0.0.1:1/weights.pth", &folder.path().join("w"))
+        let message = fetch("http://127.0.0.1:1/weights.pth", &folder.path().join("w"), 5, "")
             .unwrap_err()
             .to_string();
         assert!(
@@ -101,5 +102,39 @@ mod tests {
             "{message}"
         );
         assert!(!folder.path().join("w").exists());
+    }
+
+    /// A server that answers every request with `hello`.
+    fn server() -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello");
+            }
+        });
+        format!("http://{address}/weights.pth")
+    }
+
+    #[test]
+    fn a_file_of_another_size_or_hash_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, path) = (server(), folder.path().join("w"));
+        let hello = hex(&Sha256::digest(b"hello"));
+        for (size, hash, told) in [
+            (6, hello.as_str(), "5 bytes came, 6 were expected"),
+            (5, PUBLISHED_SHA256, "its SHA-256 is 2cf24dba"),
+        ] {
+            let message = fetch(&url, &path, size, hash).unwrap_err().to_string();
+            assert!(
+                message.contains(told) && message.contains("--inception FILE"),
+                "{message}"
+            );
+            assert!(!path.exists());
+        }
+        fetch(&url, &path, 5, &hello).unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"hello");
     }
 }

@@ -9,12 +9,13 @@ pub mod weights;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 use preprocess::image::RgbImage;
-use preprocess::nn::{Conv2d, FeatureMap, Padding};
+use preprocess::nn::{Conv2d, FeatureMap, Padding, Pool, Recycler};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use blocks::{
-    Block, Branch, COLUMN3, COLUMN7, HALVE3, POINT, Pool, ROW3, ROW7, SAME3, SAME5, TensorSource, VALID3,
-    conv_bn, conv_relu, max_pool,
+    Block, Branch, COLUMN3, COLUMN7, HALVE3, POINT, ROW3, ROW7, SAME3, SAME5, SidePool, TensorSource, VALID3,
+    conv_bn, conv_relu,
 };
 
 /// Width of the pool features (the 8 x 8 average before the classifier).
@@ -46,6 +47,7 @@ pub struct Inception {
     mixed: Vec<Block>,
     /// `[1008, 2048]`.
     classifier: Vec<f32>,
+    recycler: Recycler,
 }
 
 impl Inception {
@@ -71,8 +73,8 @@ impl Inception {
             block_c(source, "Mixed_6d", 160)?,
             block_c(source, "Mixed_6e", 192)?,
             block_d(source, "Mixed_7a")?,
-            block_e(source, "Mixed_7b", 1280, Pool::Average)?,
-            block_e(source, "Mixed_7c", 2048, Pool::Maximum)?,
+            block_e(source, "Mixed_7b", 1280, SidePool::Average)?,
+            block_e(source, "Mixed_7c", 2048, SidePool::Maximum)?,
         ];
         let classifier = source("fc.weight", &[CLASSES, POOL_FEATURES])?;
         // Part of the file, though no metric uses it.
@@ -81,23 +83,36 @@ impl Inception {
             stem,
             mixed,
             classifier,
+            recycler: Recycler::default(),
         })
     }
 
     /// Features of `images`, of any size.
     ///
+    /// Each goes through the network alone, as many at a time as there are threads: what a layer leaves is then still in
+    /// cache when the next one reads it.
+    ///
     /// # Errors
     /// If an image has no pixels.
     pub fn features(&self, images: &[RgbImage]) -> Result<Features> {
-        if images.iter().any(|image| image.width == 0 || image.height == 0) {
+        let seen = images
+            .par_iter()
+            .map(|image| self.recycler.run(|| self.pooled(image)));
+        let seen = seen.collect::<Result<Vec<_>>>()?;
+        let pool: Vec<f32> = seen.iter().flat_map(|(pool, _)| pool).copied().collect();
+        Ok(Features {
+            spatial: seen.into_iter().flat_map(|(_, spatial)| spatial).collect(),
+            logits: self.logits(&pool),
+            pool,
+        })
+    }
+
+    /// `[2048]` and `[2023]` of one image.
+    fn pooled(&self, image: &RgbImage) -> Result<(Vec<f32>, Vec<f32>)> {
+        if image.width == 0 || image.height == 0 {
             return Err(Error::Input("an image has no pixels".into()));
         }
-        if images.is_empty() {
-            return Ok(Features::default());
-        }
-        let side = resize::INPUT_SIZE;
-        let input = resize::network_input(images);
-        let mut x = FeatureMap::from_nchw(&input, [images.len(), 3, side, side], Padding::NONE)?;
+        let mut x = resize::network_input(image);
         for (i, conv) in self.stem.iter().enumerate() {
             // Maximum pools follow the third and the fifth convolution.
             let next = self
@@ -107,7 +122,7 @@ impl Inception {
                 .map_or(Padding::NONE, Conv2d::padding);
             x = conv_relu(conv, &x, next)?;
             if i == 2 || i == 4 {
-                x = max_pool(&x, 2, 0);
+                x = Pool::Maximum.forward(&x, 2, 0);
             }
         }
         let mut spatial = Vec::new();
@@ -117,18 +132,15 @@ impl Inception {
                 spatial = first_channels(&x, SPATIAL_CHANNELS);
             }
         }
-        let pool = spatial_mean(&x);
-        let logits = self.logits(&pool);
-        Ok(Features {
-            pool,
-            spatial,
-            logits,
-        })
+        Ok((spatial_mean(&x), spatial))
     }
 
     /// `pool [B, 2048]` times the classifier, `[B, 1008]`.
     fn logits(&self, pool: &[f32]) -> Vec<f32> {
         let batch = pool.len() / POOL_FEATURES;
+        if batch == 0 {
+            return Vec::new();
+        }
         // Column-major [1008, B] is row-major [B, 1008].
         let mut logits = Mat::<f32>::zeros(CLASSES, batch);
         matmul(
@@ -201,7 +213,7 @@ fn block_a(s: &mut TensorSource<'_>, name: &str, inputs: usize, pool: usize) -> 
                 ],
             )?,
         ],
-        pool: Pool::Average,
+        pool: SidePool::Average,
         after_pool: Some(conv_bn(s, &format!("{name}.branch_pool"), inputs, pool, POINT)?),
     })
 }
@@ -222,7 +234,7 @@ fn block_b(s: &mut TensorSource<'_>, name: &str, inputs: usize) -> Result<Block>
                 ],
             )?,
         ],
-        pool: Pool::HalvingMaximum,
+        pool: SidePool::HalvingMaximum,
         after_pool: None,
     })
 }
@@ -255,7 +267,7 @@ fn block_c(s: &mut TensorSource<'_>, name: &str, c7: usize) -> Result<Block> {
                 ],
             )?,
         ],
-        pool: Pool::Average,
+        pool: SidePool::Average,
         after_pool: Some(conv_bn(s, &format!("{name}.branch_pool"), 768, 192, POINT)?),
     })
 }
@@ -282,13 +294,13 @@ fn block_d(s: &mut TensorSource<'_>, name: &str) -> Result<Block> {
                 ],
             )?,
         ],
-        pool: Pool::HalvingMaximum,
+        pool: SidePool::HalvingMaximum,
         after_pool: None,
     })
 }
 
 /// 8 x 8 pixels.
-fn block_e(s: &mut TensorSource<'_>, name: &str, inputs: usize, pool: Pool) -> Result<Block> {
+fn block_e(s: &mut TensorSource<'_>, name: &str, inputs: usize, pool: SidePool) -> Result<Block> {
     Ok(Block {
         branches: vec![
             Branch::new(s, name, inputs, &[("branch1x1", 320, POINT)])?,

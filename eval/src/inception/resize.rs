@@ -4,7 +4,7 @@
 //! antialiasing. Other resizers shift FID in the first or second decimal, so this one must be exact.
 
 use preprocess::image::RgbImage;
-use rayon::prelude::*;
+use preprocess::nn::{FeatureMap, Padding};
 
 /// Side of the network's input in pixels.
 pub const INPUT_SIZE: usize = 299;
@@ -33,39 +33,61 @@ fn taps(input: usize) -> Vec<Tap> {
 
 /// Resizes to `[299, 299, 3]`, values still in 0..=255.
 pub fn resize(image: &RgbImage) -> Vec<f32> {
-    let (rows, columns) = (taps(image.height), taps(image.width));
-    let pixel = |y: usize, x: usize, c: usize| f32::from(image.data[(y * image.width + x) * 3 + c]);
-    let mut output = vec![0.0; INPUT_SIZE * INPUT_SIZE * 3];
-    for (line, row) in output.chunks_exact_mut(INPUT_SIZE * 3).zip(&rows) {
-        for (out, column) in line.chunks_exact_mut(3).zip(&columns) {
-            for (c, value) in out.iter_mut().enumerate() {
-                let along_x = |y: usize| {
-                    let (left, right) = (pixel(y, column.low, c), pixel(y, column.high, c));
-                    left + (right - left) * column.fraction
-                };
-                let (top, bottom) = (along_x(row.low), along_x(row.high));
-                *value = top + (bottom - top) * row.fraction;
-            }
-        }
-    }
+    let mut output = Vec::with_capacity(INPUT_SIZE * LINE);
+    each_line(image, |line| output.extend_from_slice(line));
     output
 }
 
-/// Network input `[B, 3, 299, 299]` in about [-1, 1], row-major.
-pub fn network_input(images: &[RgbImage]) -> Vec<f32> {
-    let plane = INPUT_SIZE * INPUT_SIZE;
-    let mut input = vec![0.0; images.len() * 3 * plane];
+/// The network's input of one image, `[1, 299, 299, 3]` in about [-1, 1].
+pub fn network_input(image: &RgbImage) -> FeatureMap {
+    let mut input = FeatureMap::unfilled([1, INPUT_SIZE, INPUT_SIZE, 3], Padding::NONE);
+    let mut y = 0;
+    each_line(image, |line| {
+        for (value, resized) in input.row_mut(0, y).iter_mut().zip(line) {
+            *value = (resized - 128.0) * 0.007_812_5;
+        }
+        y += 1;
+    });
     input
-        .par_chunks_exact_mut(3 * plane)
-        .zip(images)
-        .for_each(|(output, image)| {
-            for (i, rgb) in resize(image).chunks_exact(3).enumerate() {
-                for (c, value) in rgb.iter().enumerate() {
-                    output[c * plane + i] = (value - 128.0) * 0.007_812_5;
-                }
+}
+
+/// Values of a line of output.
+const LINE: usize = INPUT_SIZE * 3;
+
+/// Gives the lines of the resized image, one after the other.
+fn each_line(image: &RgbImage, mut visit: impl FnMut(&[f32])) {
+    let (rows, columns) = (taps(image.height), taps(image.width));
+    // The two lines of the image that the last line of output came from, resized along x.
+    let mut lines = [(usize::MAX, vec![0.0; LINE]), (usize::MAX, vec![0.0; LINE])];
+    let mut output = vec![0.0; LINE];
+    for row in &rows {
+        if lines[1].0 == row.low {
+            lines.swap(0, 1);
+        }
+        for ((number, line), y) in lines.iter_mut().zip([row.low, row.high]) {
+            if *number != y {
+                let source = &image.data[y * image.width * 3..][..image.width * 3];
+                along_x(source, &columns, line);
+                *number = y;
             }
-        });
-    input
+        }
+        let [(_, top), (_, bottom)] = &lines;
+        for ((value, top), bottom) in output.iter_mut().zip(top).zip(bottom) {
+            *value = top + (bottom - top) * row.fraction;
+        }
+        visit(&output);
+    }
+}
+
+fn along_x(source: &[u8], columns: &[Tap], line: &mut [f32]) {
+    let (pixels, out) = (source.as_chunks::<3>().0, line.as_chunks_mut::<3>().0);
+    for (out, column) in out.iter_mut().zip(columns) {
+        let (left, right) = (pixels[column.low], pixels[column.high]);
+        for ((value, left), right) in out.iter_mut().zip(left).zip(right) {
+            let (left, right) = (f32::from(left), f32::from(right));
+            *value = left + (right - left) * column.fraction;
+        }
+    }
 }
 
 #[cfg(test)]

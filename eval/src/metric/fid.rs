@@ -1,9 +1,13 @@
 //! The Frechet distance of two Gaussians (Heusel et al. 2017, equation 6): FID on pool features, sFID on spatial ones.
 //!
-//! `|mu1 - mu2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)`. The trace of the root is the sum of the roots of the
-//! eigenvalues of `R S2 R`, where `R` is the symmetric root of `S1`: two symmetric problems instead of one general one.
+//! `|mu1 - mu2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)`. The trace of the root is the sum of the roots of the eigenvalues of
+//! `L^T S1 L`, where `S2 = L L^T`: a factor and eigenvalues alone, instead of the root of a general matrix.
 
-use faer::linalg::matmul::matmul;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt_pivoting::factor::{
+    PivLltParams, cholesky_in_place, cholesky_in_place_scratch,
+};
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, Par, Side};
 
 use crate::error::{Error, Result};
@@ -44,44 +48,81 @@ fn trace(matrix: &Mat<f64>) -> f64 {
 }
 
 /// `tr (a b)^(1/2)` of two covariances.
+///
+/// With `b = L L^T`, the eigenvalues of `a b` are those of `L^T a L`, which is symmetric, and as small as the rank of `b`.
 fn trace_of_root_of_product(a: &Mat<f64>, b: &Mat<f64>) -> Result<f64> {
-    let root = symmetric_root(a)?;
+    let factor = Factor::of(b)?;
+    let (dim, rank) = (b.nrows(), factor.rank);
     let par = Par::rayon(0);
-    let mut half = Mat::zeros(a.nrows(), a.ncols());
-    matmul(half.as_mut(), Accum::Replace, root.as_ref(), b.as_ref(), 1.0, par);
-    let mut product = Mat::zeros(a.nrows(), a.ncols());
-    matmul(
-        product.as_mut(),
+    let a = Mat::from_fn(dim, dim, |i, j| a[(factor.order[i], factor.order[j])]);
+    let mut half = Mat::zeros(dim, dim);
+    triangular::matmul(
+        half.as_mut(),
+        BlockStructure::Rectangular,
         Accum::Replace,
+        a.as_ref(),
+        BlockStructure::Rectangular,
+        factor.lower.as_ref(),
+        BlockStructure::TriangularLower,
+        1.0,
+        par,
+    );
+    let mut product = Mat::zeros(dim, dim);
+    triangular::matmul(
+        product.as_mut(),
+        BlockStructure::TriangularLower,
+        Accum::Replace,
+        factor.lower.transpose(),
+        BlockStructure::TriangularUpper,
         half.as_ref(),
-        root.as_ref(),
+        BlockStructure::Rectangular,
         1.0,
         par,
     );
     let eigenvalues = product
+        .submatrix(0, 0, rank, rank)
         .self_adjoint_eigenvalues(Side::Lower)
         .map_err(no_convergence)?;
     Ok(eigenvalues.iter().map(|value| value.max(0.0).sqrt()).sum())
 }
 
-/// The symmetric square root, with negative eigenvalues (rounding) taken as 0.
-fn symmetric_root(matrix: &Mat<f64>) -> Result<Mat<f64>> {
-    let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(no_convergence)?;
-    let vectors = eigen.U();
-    let values = eigen.S().column_vector();
-    let scaled = Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| {
-        vectors[(i, j)] * values[j].max(0.0).sqrt()
-    });
-    let mut root = Mat::zeros(matrix.nrows(), matrix.ncols());
-    matmul(
-        root.as_mut(),
-        Accum::Replace,
-        scaled.as_ref(),
-        vectors.transpose(),
-        1.0,
-        Par::rayon(0),
-    );
-    Ok(root)
+/// `P m P^T = L L^T` of a positive semidefinite matrix `m`: Cholesky's factor with complete pivoting (Higham 1990), which ends
+/// where what is left is rounding.
+struct Factor {
+    /// Rows of `m` in the order of the factor's.
+    order: Vec<usize>,
+    /// `L`, lower triangular, zero from column `rank` on.
+    lower: Mat<f64>,
+    rank: usize,
+}
+
+impl Factor {
+    fn of(matrix: &Mat<f64>) -> Result<Self> {
+        let dim = matrix.nrows();
+        let mut lower = matrix.clone();
+        let (mut order, mut inverse) = (vec![0_usize; dim], vec![0_usize; dim]);
+        let par = Par::rayon(0);
+        let mut memory = MemBuffer::new(cholesky_in_place_scratch::<usize, f64>(
+            dim,
+            par,
+            PivLltParams::default().into(),
+        ));
+        let (info, _) = cholesky_in_place(
+            lower.as_mut(),
+            &mut order,
+            &mut inverse,
+            par,
+            MemStack::new(&mut memory),
+            PivLltParams::default().into(),
+        )
+        .map_err(no_convergence)?;
+        let rank = info.rank;
+        for j in 0..dim {
+            let first_kept = if j < rank { j } else { dim };
+            lower.col_mut(j).subrows_mut(0, first_kept).fill(0.0);
+        }
+        Ok(Self { order, lower, rank })
+    }
 }
 
 fn no_convergence(error: impl std::fmt::Debug) -> Error {

@@ -1,7 +1,13 @@
 //! The vectors of one set that are nearest to those of another.
 
-use crate::error::Result;
-use crate::metric::precision_recall::{Distances, Set};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// Vectors of one task: its products with all of the reference are in memory.
+const ROWS: usize = 64;
 
 /// Neighbours that are told of each vector.
 pub const NEAREST: usize = 4;
@@ -12,23 +18,49 @@ pub type Neighbour = (usize, f64);
 /// The [`NEAREST`] vectors of `reference` to each of `points`, nearest first, both `[n, dim]` row-major.
 ///
 /// # Errors
-/// If a set has fewer vectors than that, or is not made of rows of `dim`.
+/// If the reference has fewer vectors than that, or a set is not made of rows of `dim`.
 pub fn nearest(reference: &[f32], points: &[f32], dim: usize) -> Result<Vec<[Neighbour; NEAREST]>> {
-    let reference = Set::new(reference, dim, Distances::Single)?;
-    let points = Set::new(points, dim, Distances::Single)?;
-    let none = [(usize::MAX, f64::INFINITY); NEAREST];
-    let mut nearest = points.visit(&reference, none, |nearest, first, distances| {
-        for (i, &distance) in distances.iter().enumerate() {
-            // Most are farther than all that are known.
-            if distance < nearest[NEAREST - 1].1 {
-                insert(nearest, (first + i, distance));
-            }
-        }
-    });
-    for (_, distance) in nearest.iter_mut().flatten() {
-        *distance = distance.sqrt();
+    let is_whole = |rows: &[f32]| dim > 0 && rows.len().is_multiple_of(dim);
+    if !is_whole(reference) || !is_whole(points) || reference.len() < NEAREST * dim {
+        return Err(Error::Input(format!(
+            "{} and {} numbers are no sets of {NEAREST} and more vectors of {dim}",
+            reference.len(),
+            points.len()
+        )));
     }
-    Ok(nearest)
+    let count = reference.len() / dim;
+    let all = MatRef::from_row_major_slice(reference, count, dim);
+    let norms: Vec<f64> = reference.par_chunks_exact(dim).map(square).collect();
+    let tasks = points.par_chunks(ROWS * dim).map(|rows| {
+        let points = rows.len() / dim;
+        let mut products = Mat::<f32>::zeros(count, points);
+        let rows_of = MatRef::from_row_major_slice(rows, points, dim);
+        matmul(
+            products.as_mut(),
+            Accum::Replace,
+            all,
+            rows_of.transpose(),
+            1.0,
+            Par::Seq,
+        );
+        let of_row = |(i, row): (usize, &[f32])| {
+            let (norm, mut nearest) = (square(row), [(usize::MAX, f64::INFINITY); NEAREST]);
+            for (j, other) in norms.iter().enumerate() {
+                let distance = norm - 2.0 * f64::from(products[(j, i)]) + other;
+                // Most are farther than all that are known.
+                if distance < nearest[NEAREST - 1].1 {
+                    insert(&mut nearest, (j, distance));
+                }
+            }
+            nearest.map(|(j, distance)| (j, distance.max(0.0).sqrt()))
+        };
+        rows.chunks_exact(dim).enumerate().map(of_row).collect::<Vec<_>>()
+    });
+    Ok(tasks.collect::<Vec<_>>().concat())
+}
+
+fn square(row: &[f32]) -> f64 {
+    row.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
 
 /// Keeps the nearest in ascending order, of equals the one before.
@@ -57,6 +89,7 @@ mod tests {
         assert_eq!(found[1].map(|(i, _)| i), [5, 3, 0, 2]);
         assert!((found[1][1].1 - 10.0).abs() < 1e-4, "{:?}", found[1]);
         assert_eq!(found[3][0], (2, 0.0));
-        assert!(nearest(&reference[..4], &points, 2).is_err());
+        assert!(nearest(&reference[..6], &points, 2).is_err());
+        assert!(nearest(&reference, &points[..3], 2).is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! squared, `max(|u|^2 - 2 u.v + |v|^2, 0)`, with the products in f32 and the norms in f64, or all of it in f16.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
@@ -16,9 +17,8 @@ use crate::error::{Error, Result};
 /// Neighbours that give a ball its radius.
 pub const NEIGHBOURS: usize = 3;
 
-/// Vectors of one task, and those of the other side that it takes at a time: a thread holds `ROWS x COLUMNS` products.
-const ROWS: usize = 128;
-const COLUMNS: usize = 2048;
+/// Vectors of each side whose products a thread holds at a time.
+const TILE: usize = 512;
 
 /// Shares in `[0, 1]`.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -76,10 +76,10 @@ pub fn precision_recall(
         both = sets(distances)?;
     }
     let [reference, samples] = both;
-    let (reference_radii, sample_radii) = (reference.radii(), samples.radii());
+    let (in_samples, in_reference) = inside(&reference, &reference.radii(), &samples, &samples.radii());
     Ok(PrecisionRecall {
-        precision: share_inside(&samples, &reference, &reference_radii),
-        recall: share_inside(&reference, &samples, &sample_radii),
+        precision: share(&in_reference),
+        recall: share(&in_samples),
     })
 }
 
@@ -136,70 +136,135 @@ impl<'a> Set<'a> {
     }
 
     /// Squared distance from each vector to its third nearest neighbour, itself counted as rank 0.
+    ///
+    /// A tile of products serves both its vectors and those of its mirror image.
     fn radii(&self) -> Vec<f64> {
-        let nearest = self.visit(self, [f64::INFINITY; NEIGHBOURS + 1], |nearest, _, distances| {
-            for &distance in distances {
-                // Most are farther than all that are known.
-                if distance < nearest[NEIGHBOURS] {
-                    insert(nearest, distance);
-                }
-            }
+        let starts: Vec<usize> = (0..self.len()).step_by(TILE).collect();
+        let pairs = starts.iter().enumerate().flat_map(|(i, &first)| {
+            let others = starts[i..].iter();
+            others.map(move |&other| (first, other))
         });
-        nearest.iter().map(|ranks| ranks[NEIGHBOURS]).collect()
-    }
-
-    /// What becomes of `start` for each vector when `visit` has seen its distances to all of `other`, some at a time: the
-    /// number of the first of them, and the distances.
-    pub(super) fn visit<R: Copy + Send + Sync>(
-        &self,
-        other: &Self,
-        start: R,
-        visit: impl Fn(&mut R, usize, &[f64]) + Sync,
-    ) -> Vec<R> {
-        let tasks: Vec<Vec<R>> = (0..self.len())
-            .step_by(ROWS)
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .map(|first| {
-                let rows = ROWS.min(self.len() - first);
-                let mut results = vec![start; rows];
-                let mut products = Mat::<f32>::zeros(COLUMNS, rows);
-                let mut distances = vec![0.0; COLUMNS];
-                for other_first in (0..other.len()).step_by(COLUMNS) {
-                    let columns = COLUMNS.min(other.len() - other_first);
-                    matmul(
-                        products.as_mut().subrows_mut(0, columns),
-                        Accum::Replace,
-                        other.rows(other_first, columns),
-                        self.rows(first, rows).transpose(),
-                        1.0,
-                        Par::Seq,
-                    );
-                    for (i, result) in results.iter_mut().enumerate() {
-                        let norm = self.norms[first + i];
-                        let others = &other.norms[other_first..][..columns];
-                        let distances = &mut distances[..columns];
-                        for ((j, distance), other_norm) in distances.iter_mut().enumerate().zip(others) {
-                            let product = f64::from(products[(j, i)]);
-                            *distance = self.distance(norm, product, *other_norm);
+        let found = visit_tiles(
+            &pairs.collect::<Vec<_>>(),
+            || Nearest::new(self.len()),
+            |nearest: &mut Nearest, tile, (first, other_first)| {
+                tile.multiply(self, first, self, other_first);
+                for (i, products) in tile.rows().enumerate() {
+                    let norm = self.norms[first + i];
+                    let columns = other_first..other_first + products.len();
+                    for (&product, j) in products.iter().zip(columns.clone()) {
+                        nearest.see(first + i, self.distance(norm, product, self.norms[j]));
+                    }
+                    if first != other_first {
+                        for (&product, j) in products.iter().zip(columns) {
+                            nearest.see(j, self.distance(self.norms[j], product, norm));
                         }
-                        visit(result, other_first, distances);
                     }
                 }
-                results
-            })
-            .collect();
-        tasks.concat()
+            },
+        );
+        let merged = found.into_iter().reduce(Nearest::merge);
+        merged.map_or_else(Vec::new, |nearest| nearest.farthest)
     }
 
+    /// From a vector of squared length `norm` to one of `other_norm`, squared.
     #[inline(always)]
-    fn distance(&self, norm: f64, product: f64, other_norm: f64) -> f64 {
+    fn distance(&self, norm: f64, product: f32, other_norm: f64) -> f64 {
+        let product = f64::from(product);
         let distance = match self.distances {
             Distances::Single => norm - 2.0 * product + other_norm,
             Distances::Half => rounded(rounded(norm - 2.0 * rounded(product)) + other_norm),
         };
         distance.max(0.0)
     }
+}
+
+/// The smallest distances of each vector so far.
+struct Nearest {
+    ranks: Vec<[f64; NEIGHBOURS + 1]>,
+    /// The last of each vector's, side by side: most distances are larger, which is all that must be known of them.
+    farthest: Vec<f64>,
+}
+
+impl Nearest {
+    fn new(count: usize) -> Self {
+        Self {
+            ranks: vec![[f64::INFINITY; NEIGHBOURS + 1]; count],
+            farthest: vec![f64::INFINITY; count],
+        }
+    }
+
+    #[inline(always)]
+    fn see(&mut self, vector: usize, distance: f64) {
+        if distance < self.farthest[vector] {
+            insert(&mut self.ranks[vector], distance);
+            self.farthest[vector] = self.ranks[vector][NEIGHBOURS];
+        }
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        for (vector, ranks) in other.ranks.into_iter().enumerate() {
+            for distance in ranks {
+                self.see(vector, distance);
+            }
+        }
+        self
+    }
+}
+
+/// Products of some vectors with some others.
+struct Tile {
+    products: Mat<f32>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Tile {
+    fn new() -> Self {
+        Self {
+            products: Mat::zeros(TILE, TILE),
+            rows: 0,
+            columns: 0,
+        }
+    }
+
+    /// The products of up to [`TILE`] vectors of `a` from `first` on with as many of `b` from `other_first` on.
+    fn multiply(&mut self, a: &Set<'_>, first: usize, b: &Set<'_>, other_first: usize) {
+        self.rows = TILE.min(a.len() - first);
+        self.columns = TILE.min(b.len() - other_first);
+        // Column-major: the products of one vector of `a` lie side by side.
+        matmul(
+            self.products
+                .as_mut()
+                .submatrix_mut(0, 0, self.columns, self.rows),
+            Accum::Replace,
+            b.rows(other_first, self.columns),
+            a.rows(first, self.rows).transpose(),
+            1.0,
+            Par::Seq,
+        );
+    }
+
+    /// For each vector of `a`, the products with all of `b`.
+    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        (0..self.rows).map(|i| &self.products.col_as_slice(i)[..self.columns])
+    }
+}
+
+/// Lets every thread take tiles as long as there are any, and answers what each has gathered.
+fn visit_tiles<R: Send>(
+    tiles: &[(usize, usize)],
+    start: impl Fn() -> R + Sync,
+    visit: impl Fn(&mut R, &mut Tile, (usize, usize)) + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    rayon::broadcast(|_| {
+        let (mut gathered, mut tile) = (start(), Tile::new());
+        while let Some(&place) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
+            visit(&mut gathered, &mut tile, place);
+        }
+        gathered
+    })
 }
 
 /// Keeps the smallest distances in ascending order.
@@ -212,16 +277,41 @@ fn insert(ranks: &mut [f64; NEIGHBOURS + 1], distance: f64) {
     }
 }
 
-/// Share of `points` that lie in the ball of any of `centres`.
-fn share_inside(points: &Set<'_>, centres: &Set<'_>, radii: &[f64]) -> f64 {
-    let inside = points.visit(centres, false, |inside, first, distances| {
-        let radii = &radii[first..][..distances.len()];
-        *inside |= distances
-            .iter()
-            .zip(radii)
-            .fold(false, |any, (distance, radius)| any | (distance <= radius));
-    });
-    inside.iter().filter(|inside| **inside).count() as f64 / points.len() as f64
+/// Which vectors of `a` lie in a ball of `b`, and which of `b` in a ball of `a`. Distances go from `a` to `b`.
+fn inside(a: &Set<'_>, a_radii: &[f64], b: &Set<'_>, b_radii: &[f64]) -> (Vec<bool>, Vec<bool>) {
+    let starts = |set: &Set<'_>| (0..set.len()).step_by(TILE);
+    let pairs: Vec<_> = starts(a).flat_map(|i| starts(b).map(move |j| (i, j))).collect();
+    let found = visit_tiles(
+        &pairs,
+        || (vec![false; a.len()], vec![false; b.len()]),
+        |(a_inside, b_inside), tile, (first, other_first)| {
+            tile.multiply(a, first, b, other_first);
+            for (i, products) in tile.rows().enumerate() {
+                let i = first + i;
+                let (norm, radius) = (a.norms[i], a_radii[i]);
+                let columns = other_first..other_first + products.len();
+                let b_side = b.norms[columns.clone()].iter().zip(&b_radii[columns.clone()]);
+                for ((&product, (&other_norm, &other_radius)), b_inside) in
+                    products.iter().zip(b_side).zip(&mut b_inside[columns])
+                {
+                    let distance = a.distance(norm, product, other_norm);
+                    a_inside[i] |= distance <= other_radius;
+                    *b_inside |= distance <= radius;
+                }
+            }
+        },
+    );
+    let merge = |(mut a, mut b): (Vec<bool>, Vec<bool>), (more_a, more_b): (Vec<bool>, Vec<bool>)| {
+        for (all, more) in [(&mut a, more_a), (&mut b, more_b)] {
+            all.iter_mut().zip(more).for_each(|(all, more)| *all |= more);
+        }
+        (a, b)
+    };
+    found.into_iter().reduce(merge).unwrap_or_default()
+}
+
+fn share(inside: &[bool]) -> f64 {
+    inside.iter().filter(|inside| **inside).count() as f64 / inside.len() as f64
 }
 
 #[cfg(test)]
@@ -271,12 +361,12 @@ mod tests {
 
     #[test]
     fn more_vectors_than_one_block_give_the_same_radii() {
-        let x: Vec<f32> = (0..COLUMNS + 700).flat_map(|i| [i as f32, 0.0]).collect();
+        let x: Vec<f32> = (0..TILE + 700).flat_map(|i| [i as f32, 0.0]).collect();
         let radii = Set::new(&x, 2, Distances::Single).unwrap().radii();
         // On a line of unit steps the third nearest is two steps away, three at the ends.
         assert_eq!(radii[0], 9.0);
-        assert_eq!(radii[COLUMNS], 4.0);
-        assert_eq!(radii[COLUMNS + 699], 9.0);
+        assert_eq!(radii[TILE], 4.0);
+        assert_eq!(radii[TILE + 699], 9.0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The autoencoder that a command was told to use.
 
 use anyhow::{Context as _, Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::{Device, DeviceLocation, Tensor};
 use shards::writer::Moments;
 
 use crate::console::Printer;
@@ -12,10 +12,16 @@ use crate::vae::{AutoencoderKl, VaeSource};
 /// What `--vae` is when it is not given.
 pub(super) const DEFAULT: &str = "stabilityai/sd-vae-ft-ema";
 
-/// Loads what `--vae` names, for images of `size` x `size`.
-pub(super) fn load(name: &str, size: usize) -> Result<AutoencoderKl> {
+/// Loads what `--vae` names, for images of `size` x `size`, to work on `device`.
+pub(super) fn load(name: &str, size: usize, device: &Device) -> Result<AutoencoderKl> {
     let source: VaeSource = name.parse()?;
-    let vae = AutoencoderKl::load(&source, &Device::Cpu).with_context(|| {
+    // Pixels have nothing to compute.
+    let device = if source == VaeSource::None {
+        &Device::Cpu
+    } else {
+        device
+    };
+    let vae = AutoencoderKl::load(&source, device).with_context(|| {
         format!(
             "loading the autoencoder {name}\nhint: --vae tiny needs no download, --vae none stores pixels"
         )
@@ -30,13 +36,8 @@ pub(super) fn load(name: &str, size: usize) -> Result<AutoencoderKl> {
 }
 
 /// Gives the autoencoder what its images of `size` x `size` take of `memory` bytes, at most half of it or one image; the
-/// rest is the images' on their way to it and from it.
-pub(super) fn share_memory(
-    vae: AutoencoderKl,
-    size: usize,
-    memory: u64,
-    printer: &mut Printer,
-) -> (AutoencoderKl, u64) {
+/// rest, which is returned, is the images' on their way to it and from it.
+pub(super) fn share_memory(vae: &mut AutoencoderKl, size: usize, memory: u64, printer: &mut Printer) -> u64 {
     let image = vae.image_bytes(size, size);
     let most = image * rayon::current_num_threads() as u64;
     let share = most.min(memory / 2).max(image);
@@ -47,7 +48,8 @@ pub(super) fn share_memory(
             bytes(memory)
         ));
     }
-    (vae.with_activation_bytes(share), memory.saturating_sub(share))
+    vae.set_activation_bytes(share);
+    memory.saturating_sub(share)
 }
 
 /// Whether pixels are passed through as they are.
@@ -71,7 +73,12 @@ pub(super) fn shape(vae: &AutoencoderKl, size: usize) -> [usize; 3] {
 
 impl Encoder for AutoencoderKl {
     fn encode(&self, images: &Tensor) -> Result<Vec<Moments>> {
-        let posterior = Self::encode(self, images)?;
+        let posterior = Self::encode(self, images).map_err(|error| match self.device().location() {
+            DeviceLocation::Cuda { gpu_id } => anyhow::Error::from(error).context(format!(
+                "on cuda:{gpu_id} (a smaller --batch needs less of its memory)"
+            )),
+            _ => error.into(),
+        })?;
         let means = posterior.mean.flatten_from(1)?.to_vec2::<f32>()?;
         let Some(logvar) = &posterior.logvar else {
             return Ok(means

@@ -7,7 +7,8 @@ use candle_core::Device;
 
 use crate::console::grid::write_grid_png;
 use crate::console::{JsonTarget, Printer, exit};
-use crate::image::{RgbImage, crop::decode_and_crop, tensor};
+use crate::device::Devices;
+use crate::image::{crop::decode_and_crop, tensor};
 
 use super::autoencoder;
 
@@ -26,6 +27,9 @@ pub struct ReconstructArgs {
     /// The PNG of pairs: original left, reconstruction right
     #[arg(long, short)]
     out: PathBuf,
+    /// Where the autoencoder runs: `cpu`, or `cuda:1` for the second GPU
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N")]
+    device: Devices,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -39,7 +43,7 @@ pub fn run(args: &ReconstructArgs, printer: &mut Printer) -> Result<u8> {
     let json: &JsonTarget = &args.json;
     printer.set_json(json);
     let size = args.size as usize;
-    let vae = autoencoder::load(&args.vae, size)?;
+    let vae = autoencoder::load(&args.vae, size, &args.device.first()?)?;
     let mut pairs = Vec::with_capacity(2 * args.images.len());
     let mut rows = Vec::new();
     for path in &args.images {
@@ -48,7 +52,7 @@ pub fn run(args: &ReconstructArgs, printer: &mut Printer) -> Result<u8> {
         let batch = tensor::to_unit(std::slice::from_ref(&image), &Device::Cpu)?;
         let decoded = tensor::to_rgb(&vae.decode(&vae.encode(&batch)?.mean)?)?;
         for copy in decoded {
-            let db = psnr(&image, &copy);
+            let db = image.psnr(&copy);
             printer.say(format_args!("{db:6.2} dB  {}", path.display()));
             // JSON has no infinity: an exact copy has no PSNR.
             rows.push(serde_json::json!({ "image": path, "psnr": db.is_finite().then_some(db) }));
@@ -59,15 +63,4 @@ pub fn run(args: &ReconstructArgs, printer: &mut Printer) -> Result<u8> {
     printer.say(format_args!("wrote {}", args.out.display()));
     printer.json(json, &serde_json::json!({ "out": args.out, "images": rows }))?;
     Ok(exit::DONE)
-}
-
-/// Peak signal-to-noise ratio in decibels over all bytes.
-fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
-    let squares: f64 = a
-        .data
-        .iter()
-        .zip(&b.data)
-        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
-        .sum();
-    10.0 * (255.0 * 255.0 * a.data.len() as f64 / squares).log10()
 }

@@ -9,6 +9,7 @@ use shards::shuffle::epoch_order;
 
 use crate::console::{JsonTarget, Printer, exit};
 use crate::dataset::Request;
+use crate::device::Devices;
 use crate::image::tensor;
 
 use super::autoencoder;
@@ -33,6 +34,9 @@ pub struct VerifyArgs {
     /// The autoencoder, if it is not where it was
     #[arg(long)]
     vae: Option<String>,
+    /// Where the autoencoder runs: `cpu`, or `cuda:1` for the second GPU
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N")]
+    device: Devices,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -54,7 +58,11 @@ pub fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<u8> {
     let opened = Request::again(manifest, against).open(&mut |text| printer.note(format_args!("{text}")))?;
     let source = &opened.dataset;
     let size = manifest.image_size;
-    let vae = autoencoder::load(args.vae.as_deref().unwrap_or(&manifest.vae.id), size)?;
+    let vae = autoencoder::load(
+        args.vae.as_deref().unwrap_or(&manifest.vae.id),
+        size,
+        &args.device.first()?,
+    )?;
     if autoencoder::shape(&vae, size) != manifest.shape {
         bail!(
             "the autoencoder's latents are {:?}, the dataset's {:?}",

@@ -26,6 +26,17 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
+    /// Peak signal-to-noise ratio of `other`, which has the same size, in decibels over all bytes; infinite for an exact copy.
+    pub fn psnr(&self, other: &Self) -> f64 {
+        let squares: f64 = self
+            .data
+            .iter()
+            .zip(&other.data)
+            .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
+            .sum();
+        10.0 * (255.0 * 255.0 * self.data.len() as f64 / squares).log10()
+    }
+
     /// The mirror image, left and right exchanged.
     pub fn flipped(&self) -> Self {
         let mut data = Vec::with_capacity(self.data.len());

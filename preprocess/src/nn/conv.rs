@@ -13,6 +13,7 @@ mod grid;
 mod source;
 mod winograd;
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -34,6 +35,11 @@ const MIN_TILE_PIXELS: usize = 192;
 const MAX_TILE_PIXELS: usize = 1024;
 /// A map is divided into this many tiles, if they are then not too small.
 const TILES: usize = 16;
+
+thread_local! {
+    /// A tile's sums.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A convolution with its weights.
 #[derive(Clone, Debug)]
@@ -121,7 +127,7 @@ impl Conv2d {
     pub fn with_fewer_products(mut self) -> Self {
         if self.kernel == (3, 3)
             && self.stride == 1
-            && self.padding == Padding::ONE
+            && (self.padding == Padding::ONE || self.padding == Padding::NONE)
             && self.in_channels.min(self.out_channels) >= winograd::LEAST_CHANNELS
         {
             self.winograd = Some(OnceLock::new());
@@ -199,13 +205,19 @@ impl Conv2d {
                 got: residual.shape(),
             });
         }
-        let mut out = FeatureMap::zeros(shape, output.padding);
+        let mut out = FeatureMap::unfilled(shape, output.padding);
         if shape.contains(&0) {
             return Ok(out);
         }
         if let Some(winograd) = &self.winograd {
-            let winograd =
-                winograd.get_or_init(|| Winograd::new(&self.weight, self.in_channels, self.out_channels));
+            let winograd = winograd.get_or_init(|| {
+                Winograd::new(
+                    &self.weight,
+                    self.in_channels,
+                    self.out_channels,
+                    self.padding.top,
+                )
+            });
             winograd.run(input, &self.bias, output, &mut out);
             return Ok(out);
         }
@@ -261,11 +273,13 @@ impl Conv2d {
             input.padding().top - self.padding.top,
             input.padding().left - self.padding.left,
         );
-        pieces
-            .into_par_iter()
-            .for_each_init(Vec::new, |scratch: &mut Vec<f32>, (range, start, piece)| {
-                scratch.resize(tile * self.out_channels, 0.0);
-                let products = &mut scratch[..range.len() * self.out_channels];
+        pieces.into_par_iter().for_each(|(range, start, piece)| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let values = range.len() * self.out_channels;
+                if scratch.len() < values {
+                    scratch.resize(values, 0.0);
+                }
+                let products = &mut scratch[..values];
                 self.products(source, first, &range, products);
                 let mut finish = |q: Range<usize>, (n, y, x): (usize, usize, usize)| {
                     let at = layout.offset(n, y, x) - start;
@@ -284,6 +298,7 @@ impl Conv2d {
                 };
                 grid.for_each_run(&range, &mut finish);
             });
+        });
     }
 
     /// The sums over the kernel for the pixels `range`: `[range.len(), out_channels]`.

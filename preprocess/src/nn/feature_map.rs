@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::error::{Error, check_length};
+use super::recycle;
 
 /// Zeros around an image, in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,37 @@ impl FeatureMap {
             channels,
             padding,
             data: vec![0.0; rows * columns * channels],
+        }
+    }
+
+    /// A map of which every pixel is yet to be written: zeros around the images, anything inside.
+    pub fn unfilled(shape: [usize; 4], padding: Padding) -> Self {
+        let [batch, height, width, channels] = shape;
+        let rows = height + padding.top + padding.bottom;
+        let pitch = (width + padding.left + padding.right) * channels;
+        let Some(mut data) = recycle::take(batch * rows * pitch) else {
+            return Self::zeros(shape, padding);
+        };
+        if padding != Padding::NONE {
+            for image in data.chunks_exact_mut((rows * pitch).max(1)) {
+                image[..padding.top * pitch].fill(0.0);
+                image[(padding.top + height) * pitch..].fill(0.0);
+                for row in image[padding.top * pitch..]
+                    .chunks_exact_mut(pitch.max(1))
+                    .take(height)
+                {
+                    row[..padding.left * channels].fill(0.0);
+                    row[(padding.left + width) * channels..].fill(0.0);
+                }
+            }
+        }
+        Self {
+            batch,
+            height,
+            width,
+            channels,
+            padding,
+            data,
         }
     }
 
@@ -188,6 +220,12 @@ impl FeatureMap {
                     work(n, y - padding.top, &mut values[start..start + length]);
                 }
             });
+    }
+}
+
+impl Drop for FeatureMap {
+    fn drop(&mut self) {
+        recycle::give(std::mem::take(&mut self.data));
     }
 }
 

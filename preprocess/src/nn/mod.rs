@@ -12,6 +12,8 @@ pub mod error;
 pub mod feature_map;
 pub mod matmul;
 pub mod norm;
+pub mod pool;
+pub mod recycle;
 pub mod synthetic;
 pub mod upsample;
 
@@ -20,3 +22,5 @@ pub use conv::{Conv2d, Output};
 pub use error::Error;
 pub use feature_map::{FeatureMap, Padding};
 pub use norm::GroupNorm;
+pub use pool::Pool;
+pub use recycle::Recycler;

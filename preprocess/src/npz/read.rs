@@ -23,8 +23,12 @@ impl NpzReader {
     /// If it cannot be read or is not a zip.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
-        let archive = ZipArchive::new(BufReader::with_capacity(1 << 20, file))
-            .map_err(|error| Error::format(path, format!("not an .npz archive ({error})")))?;
+        let archive = ZipArchive::new(BufReader::with_capacity(1 << 20, file)).map_err(|error| {
+            Error::format(
+                path,
+                format!("not an .npz archive, or cut short ({error}); fetch or make the file again"),
+            )
+        })?;
         Ok(Self {
             path: path.to_owned(),
             archive,
@@ -49,7 +53,7 @@ impl NpzReader {
     /// A whole f32 or f64 array, as f64.
     ///
     /// # Errors
-    /// If it is missing, cut short or of another type.
+    /// If it is missing, cut short, damaged or of another type.
     pub fn read_f64(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f64>)> {
         let path = self.path.clone();
         let mut entry = self.entry(name)?;
@@ -58,12 +62,14 @@ impl NpzReader {
         let mut bytes = Vec::new();
         let size = (count as u64).saturating_mul(header.dtype.size() as u64);
         entry
+            .by_ref()
             .take(size)
             .read_to_end(&mut bytes)
-            .map_err(Error::io(&path))?;
+            .map_err(|error| damaged(&path, name, &error))?;
         if bytes.len() as u64 != size {
             return Err(Error::format(&path, format!("`{name}` is cut short")));
         }
+        check_end(&mut entry, &path, name)?;
         let values = match header.dtype {
             Dtype::F32 => bytes
                 .as_chunks::<4>()
@@ -110,9 +116,11 @@ impl NpzReader {
         }
         let mut bytes = Vec::new();
         entry
+            .by_ref()
             .take(MAX_HEADER as u64)
             .read_to_end(&mut bytes)
-            .map_err(Error::io(&path))?;
+            .map_err(|error| damaged(&path, name, &error))?;
+        check_end(&mut entry, &path, name)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -137,10 +145,11 @@ impl NpzReader {
         }
     }
 
-    /// Streams the first `limit` images of array `name` through `visit`, `batch` at a time.
+    /// Streams the first `limit` images of array `name` through `visit`, `batch` at a time. Whether a bit has flipped is known
+    /// when all of them were read, and only then.
     ///
     /// # Errors
-    /// If the array is not `[N, H, W, 3]` bytes or is cut short, or if `visit` fails.
+    /// If the array is not `[N, H, W, 3]` bytes, is cut short or damaged, or if `visit` fails.
     pub fn visit_images<E: From<Error>>(
         &mut self,
         name: &str,
@@ -161,12 +170,17 @@ impl NpzReader {
             let images = (0..batch.clamp(1, left))
                 .map(|_| {
                     let mut data = vec![0; size];
-                    entry.read_exact(&mut data).map_err(Error::io(&path))?;
+                    entry
+                        .read_exact(&mut data)
+                        .map_err(|error| damaged(&path, name, &error))?;
                     Ok(RgbImage { width, height, data })
                 })
                 .collect::<Result<Vec<_>>>()?;
             left -= images.len();
             visit(images)?;
+        }
+        if limit >= count {
+            check_end(&mut entry, &path, name)?;
         }
         Ok(())
     }
@@ -177,4 +191,23 @@ impl NpzReader {
             .by_name(&format!("{name}.npy"))
             .map_err(|error| Error::format(&path, format!("array `{name}` cannot be read ({error})")))
     }
+}
+
+/// That nothing follows the values, and that the zip's checksum, which is compared at the end alone, is theirs.
+fn check_end(entry: &mut impl Read, path: &Path, name: &str) -> Result<()> {
+    match entry.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Error::format(
+            path,
+            format!("`{name}` holds more bytes than its shape says"),
+        )),
+        Err(error) => Err(damaged(path, name, &error)),
+    }
+}
+
+fn damaged(path: &Path, name: &str, error: &std::io::Error) -> Error {
+    Error::format(
+        path,
+        format!("`{name}` is cut short or damaged ({error}); fetch or make the file again"),
+    )
 }

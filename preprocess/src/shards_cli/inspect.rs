@@ -250,8 +250,12 @@ fn say_provenance(manifest: &Manifest, printer: &mut Printer) {
         printer.say(format_args!("decoded   by {}", libraries.join(", ")));
     }
     let vae = &manifest.vae;
+    let arithmetic = vae
+        .arithmetic
+        .as_ref()
+        .map_or_else(String::new, |arithmetic| format!(", run on {arithmetic}"));
     printer.say(format_args!(
-        "vae       {}, revision {}, sha256 {}, 1/{} of the side, scaling factor {}",
+        "vae       {}, revision {}, sha256 {}, 1/{} of the side, scaling factor {}{arithmetic}",
         vae.id,
         short(vae.revision.as_deref()),
         short(vae.sha256.as_deref()),

@@ -32,12 +32,6 @@ pub(super) struct StudyArgs {
     json: Option<Option<PathBuf>>,
 }
 
-const DTYPES: [(Dtype, &str); 4] = [
-    (Dtype::F32, "f32"),
-    (Dtype::F16, "f16"),
-    (Dtype::Bf16, "bf16"),
-    (Dtype::Int8, "int8"),
-];
 const FRAME_ROWS: [usize; 3] = [1, 8, 64];
 const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(9), Some(19)];
 /// `sqrt(beta_1)` with beta_1 = 1e-4, where 1000 steps begin.
@@ -59,7 +53,8 @@ pub(super) fn run(args: &StudyArgs, printer: &mut Printer) -> Result<u8> {
     let sample = read(args)?;
     let mut lines = Vec::new();
     let mut table = format!("{}\n", heading(&sample));
-    for (dtype, name) in DTYPES {
+    for dtype in Dtype::ALL {
+        let name = dtype.name();
         for frame_rows in FRAME_ROWS {
             for level in LEVELS {
                 let layout = RowLayout {

@@ -6,8 +6,6 @@ use super::error::Error;
 
 /// What Stable Diffusion multiplies latents by, when the configuration does not say.
 const DEFAULT_SCALING_FACTOR: f64 = 0.18215;
-/// Activations of the widest stage that live at one time.
-const LIVE_MAPS: usize = 5;
 /// Epsilon of every group norm.
 pub(crate) const NORM_EPS: f64 = 1e-6;
 
@@ -70,12 +68,12 @@ impl VaeConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// About how many bytes of activations an image of `height` x `width` pixels takes in the encoder or the decoder.
-    pub(crate) fn image_bytes(&self, height: usize, width: usize) -> u64 {
+    /// Bytes of the largest map of an image of `height` x `width` pixels, in the encoder or the decoder.
+    pub(crate) fn map_bytes(&self, height: usize, width: usize) -> u64 {
         // The stage with the largest maps: the first, or the second when it is more than four times as wide.
         let widths = self.block_out_channels.iter().enumerate();
         let widest = widths.map(|(level, width)| (width >> (2 * level)).max(1)).max();
-        (LIVE_MAPS * size_of::<f32>() * height * width * widest.unwrap_or(1)) as u64
+        (size_of::<f32>() * height * width * widest.unwrap_or(1)) as u64
     }
 
     /// Reads the text of a `config.json` that lies at `origin`.

@@ -1,31 +1,31 @@
 //! Latent to image.
 
-use crate::nn::upsample::nearest_x2;
-use crate::nn::{Activation, Conv2d, FeatureMap, GroupNorm, Output, Padding};
+use crate::nn::{Activation, Padding};
 
+use super::backend::Backend;
 use super::config::VaeConfig;
 use super::error::Error;
 use super::loader::Loader;
 use super::middle::MiddleBlock;
 use super::resnet::ResnetBlock;
 
-pub(crate) struct Decoder {
-    post_quant_conv: Conv2d,
-    conv_in: Conv2d,
-    middle: MiddleBlock,
-    levels: Vec<Level>,
-    conv_norm_out: GroupNorm,
-    conv_out: Conv2d,
+pub(crate) struct Decoder<B: Backend> {
+    post_quant_conv: B::Conv,
+    conv_in: B::Conv,
+    middle: MiddleBlock<B>,
+    levels: Vec<Level<B>>,
+    conv_norm_out: B::Norm,
+    conv_out: B::Conv,
 }
 
-struct Level {
-    resnets: Vec<ResnetBlock>,
+struct Level<B: Backend> {
+    resnets: Vec<ResnetBlock<B>>,
     /// Missing on the last level.
-    up: Option<Conv2d>,
+    up: Option<B::Conv>,
 }
 
-impl Decoder {
-    pub(crate) fn load(loader: &mut Loader<'_, '_>, config: &VaeConfig) -> Result<Self, Error> {
+impl<B: Backend> Decoder<B> {
+    pub(crate) fn load(loader: &mut Loader<'_, '_, B>, config: &VaeConfig) -> Result<Self, Error> {
         let groups = config.norm_num_groups;
         let latent = config.latent_channels;
         let post_quant_conv = loader.conv("post_quant_conv", latent, latent, 1)?;
@@ -65,22 +65,20 @@ impl Decoder {
     }
 
     /// `[n, h, w, latent_channels]`, unscaled, to `[n, H, W, 3]`; about `[-1, 1]`, not clipped.
-    pub(crate) fn forward(&self, latent: &FeatureMap) -> Result<FeatureMap, Error> {
-        let h = self
-            .post_quant_conv
-            .forward(latent, Output::padded(Padding::ONE))?;
-        let h = self.conv_in.forward(&h, Output::default())?;
+    pub(crate) fn forward(&self, latent: &B::Map) -> Result<B::Map, Error> {
+        let h = B::conv(&self.post_quant_conv, latent, Padding::ONE, None)?;
+        let h = B::conv(&self.conv_in, &h, Padding::NONE, None)?;
         let mut h = self.middle.forward(&h)?;
         for level in &self.levels {
             for resnet in &level.resnets {
                 h = resnet.forward(&h, Padding::NONE)?;
             }
             if let Some(up) = &level.up {
-                h = nearest_x2(&h, Padding::ONE);
-                h = up.forward(&h, Output::default())?;
+                h = B::enlarge(&h, Padding::ONE)?;
+                h = B::conv(up, &h, Padding::NONE, None)?;
             }
         }
-        let h = self.conv_norm_out.forward(&h, Activation::Silu, Padding::ONE)?;
-        Ok(self.conv_out.forward(&h, Output::default())?)
+        let h = B::norm(&self.conv_norm_out, &h, Activation::Silu, Padding::ONE)?;
+        B::conv(&self.conv_out, &h, Padding::NONE, None)
     }
 }

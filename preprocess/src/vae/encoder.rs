@@ -1,7 +1,8 @@
 //! Image to posterior moments.
 
-use crate::nn::{Activation, Conv2d, FeatureMap, GroupNorm, Output, Padding};
+use crate::nn::{Activation, Padding};
 
+use super::backend::Backend;
 use super::config::VaeConfig;
 use super::error::Error;
 use super::loader::Loader;
@@ -16,23 +17,23 @@ const DOWN_PADDING: Padding = Padding {
     right: 1,
 };
 
-pub(crate) struct Encoder {
-    conv_in: Conv2d,
-    levels: Vec<Level>,
-    middle: MiddleBlock,
-    conv_norm_out: GroupNorm,
-    conv_out: Conv2d,
-    quant_conv: Conv2d,
+pub(crate) struct Encoder<B: Backend> {
+    conv_in: B::Conv,
+    levels: Vec<Level<B>>,
+    middle: MiddleBlock<B>,
+    conv_norm_out: B::Norm,
+    conv_out: B::Conv,
+    quant_conv: B::Conv,
 }
 
-struct Level {
-    resnets: Vec<ResnetBlock>,
+struct Level<B: Backend> {
+    resnets: Vec<ResnetBlock<B>>,
     /// Missing on the last level.
-    down: Option<Conv2d>,
+    down: Option<B::Conv>,
 }
 
-impl Encoder {
-    pub(crate) fn load(loader: &mut Loader<'_, '_>, config: &VaeConfig) -> Result<Self, Error> {
+impl<B: Backend> Encoder<B> {
+    pub(crate) fn load(loader: &mut Loader<'_, '_, B>, config: &VaeConfig) -> Result<Self, Error> {
         let groups = config.norm_num_groups;
         let moments = 2 * config.latent_channels;
         let widths = &config.block_out_channels;
@@ -71,25 +72,25 @@ impl Encoder {
     }
 
     /// `[n, H, W, 3]` in `[-1, 1]`, within a border of one, to the moments `[n, h, w, 2 * latent_channels]`.
-    pub(crate) fn forward(&self, image: &FeatureMap) -> Result<FeatureMap, Error> {
-        let mut h = self.conv_in.forward(image, Output::default())?;
+    pub(crate) fn forward(&self, image: &B::Map) -> Result<B::Map, Error> {
+        let mut h = B::conv(&self.conv_in, image, Padding::NONE, None)?;
         for level in &self.levels {
             for (j, resnet) in level.resnets.iter().enumerate() {
                 let last = j + 1 == level.resnets.len();
-                let padding = if last && level.down.is_some() {
+                let border = if last && level.down.is_some() {
                     DOWN_PADDING
                 } else {
                     Padding::NONE
                 };
-                h = resnet.forward(&h, padding)?;
+                h = resnet.forward(&h, border)?;
             }
             if let Some(down) = &level.down {
-                h = down.forward(&h, Output::default())?;
+                h = B::conv(down, &h, Padding::NONE, None)?;
             }
         }
         let h = self.middle.forward(&h)?;
-        let h = self.conv_norm_out.forward(&h, Activation::Silu, Padding::ONE)?;
-        let h = self.conv_out.forward(&h, Output::default())?;
-        Ok(self.quant_conv.forward(&h, Output::default())?)
+        let h = B::norm(&self.conv_norm_out, &h, Activation::Silu, Padding::ONE)?;
+        let h = B::conv(&self.conv_out, &h, Padding::NONE, None)?;
+        B::conv(&self.quant_conv, &h, Padding::NONE, None)
     }
 }

@@ -83,6 +83,7 @@ fn loaded(
         sha256: Some(sha256),
         scaling_factor: config.scaling_factor,
         downsampling: config.downsampling(),
+        arithmetic: None,
     };
     Loaded {
         config,

@@ -1,8 +1,9 @@
 //! The autoencoder of Stable Diffusion (`AutoencoderKL`; Rombach et al. 2022, arXiv:2112.10752): images to the moments
 //! of a posterior over latents, and latents to images.
 //!
-//! [`AutoencoderKl`] takes and gives tensors `[B, C, H, W]`; inside, the network runs in f32 on the processor with
-//! the layers of [`crate::nn`], channels last, so many images at a time as fit a fixed amount of memory.
+//! [`AutoencoderKl`] takes and gives tensors `[B, C, H, W]`; inside, the network runs in f32, so many images at a time as
+//! fit a fixed amount of memory: on the processor with the layers of [`crate::nn`], channels last, on a GPU with candle's
+//! tensors. Both forms are one definition of encoder and decoder over a `Backend`.
 
 pub mod config;
 pub mod error;
@@ -11,33 +12,42 @@ pub mod posterior;
 pub mod source;
 
 mod attention;
+mod backend;
 mod decoder;
 mod encoder;
+mod host;
 mod hub;
 mod load;
 mod mapped;
 mod middle;
 mod names;
 mod resnet;
+mod tensors;
 mod weights;
 
 use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
 use shards::manifest::VaeRecord;
 
-use crate::nn::{FeatureMap, Padding};
+use crate::nn::Padding;
 
 pub use config::VaeConfig;
 pub use error::Error;
 pub use posterior::Posterior;
 pub use source::VaeSource;
 
+use backend::Backend;
 use decoder::Decoder;
 use encoder::Encoder;
+use host::Host;
 use loader::{GetTensor, Loader};
+use tensors::Tensors;
 
-/// Bytes of activations that the images in work at one time may take together, unless the caller says otherwise.
+/// Bytes of activations that the images in work at one time may take together, unless the caller says otherwise: on the
+/// processor, and on each GPU.
 const ACTIVATION_BYTES: u64 = 1 << 30;
+const GPU_ACTIVATION_BYTES: u64 = 8 << 30;
+/// What a data set records of latents that were made on a GPU: f32 throughout, no TF32.
+const GPU_ARITHMETIC: &str = "cuda f32";
 /// Channels of an image that the identity encodes.
 const PIXEL_CHANNELS: usize = 3;
 
@@ -52,12 +62,32 @@ pub struct AutoencoderKl {
 
 struct Network {
     config: VaeConfig,
-    encoder: Encoder,
-    decoder: Decoder,
+    layers: Layers,
+}
+
+/// The two forms of the layers.
+enum Layers {
+    Host(Box<Form<Host>>),
+    Tensors(Box<Form<Tensors>>),
+}
+
+struct Form<B: Backend> {
+    encoder: Encoder<B>,
+    decoder: Decoder<B>,
+}
+
+impl<B: Backend> Form<B> {
+    fn load(backend: &B, config: &VaeConfig, get: &mut GetTensor<'_>) -> Result<Self, Error> {
+        let mut loader = Loader::new(backend, get);
+        Ok(Self {
+            encoder: Encoder::load(&mut loader, config)?,
+            decoder: Decoder::load(&mut loader, config)?,
+        })
+    }
 }
 
 impl AutoencoderKl {
-    /// Loads the autoencoder of `source`; results will be on `device`.
+    /// Loads the autoencoder of `source`; it works on `device`, and its results will be there.
     ///
     /// # Errors
     /// When files are missing, damaged, or describe another network, or the hub cannot be reached.
@@ -71,7 +101,7 @@ impl AutoencoderKl {
         }
     }
 
-    /// Loads the autoencoder that a dataset was made with; results will be on `device`.
+    /// Loads the autoencoder that a dataset was made with; it works on `device`, and its results will be there.
     ///
     /// # Errors
     /// Those of [`AutoencoderKl::load`], and [`Error::Replaced`] when other weights lie there now.
@@ -101,20 +131,30 @@ impl AutoencoderKl {
         get: &mut GetTensor<'_>,
         device: &Device,
     ) -> Result<Self, Error> {
-        let mut loader = Loader::new(get);
-        let encoder = Encoder::load(&mut loader, &config)?;
-        let decoder = Decoder::load(&mut loader, &config)?;
-        Ok(Self {
+        let layers = if device.is_cpu() {
+            Layers::Host(Form::load(&Host, &config, get)?.into())
+        } else {
+            let device = device.clone();
+            Layers::Tensors(Form::load(&Tensors { device }, &config, get)?.into())
+        };
+        let record = VaeRecord {
+            arithmetic: (!device.is_cpu()).then(|| GPU_ARITHMETIC.to_owned()),
+            ..record
+        };
+        Ok(Self::of_layers(config, record, layers, device))
+    }
+
+    fn of_layers(config: VaeConfig, record: VaeRecord, layers: Layers, device: &Device) -> Self {
+        Self {
             record,
             latent_channels: config.latent_channels,
-            network: Some(Network {
-                config,
-                encoder,
-                decoder,
-            }),
+            activation_bytes: match layers {
+                Layers::Host(_) => ACTIVATION_BYTES,
+                Layers::Tensors(_) => GPU_ACTIVATION_BYTES,
+            },
+            network: Some(Network { config, layers }),
             device: device.clone(),
-            activation_bytes: ACTIVATION_BYTES,
-        })
+        }
     }
 
     /// `none`: latents are pixels.
@@ -127,6 +167,7 @@ impl AutoencoderKl {
                 sha256: None,
                 scaling_factor: 1.0,
                 downsampling: 1,
+                arithmetic: None,
             },
             latent_channels: PIXEL_CHANNELS,
             device: device.clone(),
@@ -134,20 +175,29 @@ impl AutoencoderKl {
         }
     }
 
-    /// Bounds the activations of the images in work at one time, which otherwise take up to 1 GiB together. One image
-    /// is always in work, whatever it takes.
-    #[must_use]
-    pub fn with_activation_bytes(mut self, bytes: u64) -> Self {
+    /// Bounds the activations of the images in work at one time, which otherwise take up to 1 GiB together, on a GPU 8.
+    /// One image is always in work, whatever it takes.
+    pub fn set_activation_bytes(&mut self, bytes: u64) {
         self.activation_bytes = bytes;
-        self
     }
 
     /// About how many bytes of activations one image of `height` x `width` pixels takes on its way to the moments.
     pub fn image_bytes(&self, height: usize, width: usize) -> u64 {
         match &self.network {
-            Some(network) => network.config.image_bytes(height, width),
+            Some(network) => {
+                let live_maps = match network.layers {
+                    Layers::Host(_) => host::LIVE_MAPS,
+                    Layers::Tensors(_) => tensors::LIVE_MAPS,
+                };
+                live_maps * network.config.map_bytes(height, width)
+            }
             None => 0,
         }
+    }
+
+    /// Where it works.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// What to write into a data set.
@@ -184,12 +234,20 @@ impl AutoencoderKl {
         };
         let [batch, _, height, width] =
             self.check(images, network.config.in_channels, self.downsampling())?;
-        let moments = network.map_images(images, Padding::ONE, self.at_once(height, width), |image| {
-            network.encoder.forward(image)
-        })?;
-        let latent = self.downsampling();
-        let shape = [batch, 2 * self.latent_channels, height / latent, width / latent];
-        Posterior::from_moments(&moments, shape, &self.device)
+        let at_once = self.at_once(height, width);
+        match &network.layers {
+            Layers::Host(form) => {
+                let moments = host::map_images(images, Padding::ONE, at_once, |x| form.encoder.forward(x))?;
+                let latent = self.downsampling();
+                let shape = [batch, 2 * self.latent_channels, height / latent, width / latent];
+                Posterior::from_moments(&moments, shape, &self.device)
+            }
+            Layers::Tensors(form) => {
+                let moments =
+                    tensors::map_batches(images, at_once, &self.device, |x| form.encoder.forward(x))?;
+                Posterior::split(&moments)
+            }
+        }
     }
 
     /// The images `[B, 3, H, W]` of unscaled latents `[B, C, h, w]`; about `[-1, 1]`, not clipped.
@@ -203,22 +261,26 @@ impl AutoencoderKl {
         };
         let factor = self.downsampling();
         let at_once = self.at_once(factor * height, factor * width);
-        let images = network.map_images(latents, Padding::NONE, at_once, |latent| {
-            network.decoder.forward(latent)
-        })?;
-        let shape = (
-            batch,
-            network.config.out_channels,
-            factor * height,
-            factor * width,
-        );
-        Ok(Tensor::from_vec(images, shape, &self.device)?)
+        match &network.layers {
+            Layers::Host(form) => {
+                let images = host::map_images(latents, Padding::NONE, at_once, |x| form.decoder.forward(x))?;
+                let channels = network.config.out_channels;
+                let shape = (batch, channels, factor * height, factor * width);
+                Ok(Tensor::from_vec(images, shape, &self.device)?)
+            }
+            Layers::Tensors(form) => {
+                tensors::map_batches(latents, at_once, &self.device, |x| form.decoder.forward(x))
+            }
+        }
     }
 
     /// How many images of `height` x `width` pixels may be in work at one time.
     fn at_once(&self, height: usize, width: usize) -> usize {
         let most = self.activation_bytes / self.image_bytes(height, width).max(1);
-        most.clamp(1, rayon::current_num_threads() as u64) as usize
+        match self.network.as_ref().map(|network| &network.layers) {
+            Some(Layers::Tensors(_)) => most.max(1) as usize,
+            _ => most.clamp(1, rayon::current_num_threads() as u64) as usize,
+        }
     }
 
     /// The shape of a tensor with the right channels and sides.
@@ -236,38 +298,6 @@ impl AutoencoderKl {
                 ),
             }),
         }
-    }
-}
-
-impl Network {
-    /// Applies `forward` to each image of a batch `[B, C, H, W]`, `at_once` at a time. The results follow one another as
-    /// `[C, H, W]`.
-    fn map_images(
-        &self,
-        batch: &Tensor,
-        padding: Padding,
-        at_once: usize,
-        forward: impl Fn(&FeatureMap) -> Result<FeatureMap, Error> + Sync,
-    ) -> Result<Vec<f32>, Error> {
-        let (_, channels, height, width) = batch.dims4()?;
-        let values: Vec<f32> = batch
-            .to_dtype(DType::F32)?
-            .to_device(&Device::Cpu)?
-            .flatten_all()?
-            .to_vec1()?;
-        let size = channels * height * width;
-        let mut out = Vec::new();
-        for group in values.chunks(at_once * size) {
-            let images: Vec<Vec<f32>> = group
-                .par_chunks_exact(size)
-                .map(|image| {
-                    let map = FeatureMap::from_nchw(image, [1, channels, height, width], padding)?;
-                    Ok(forward(&map)?.to_nchw())
-                })
-                .collect::<Result<_, Error>>()?;
-            out.extend(images.into_iter().flatten());
-        }
-        Ok(out)
     }
 }
 

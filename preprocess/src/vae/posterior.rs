@@ -41,6 +41,16 @@ impl Posterior {
         })
     }
 
+    /// Splits moments `[B, 2C, h, w]` where they are, and clamps the variance.
+    pub(crate) fn split(moments: &Tensor) -> Result<Self, Error> {
+        let channels = moments.dim(1)? / 2;
+        let logvar = moments.narrow(1, channels, channels)?;
+        Ok(Self {
+            mean: moments.narrow(1, 0, channels)?.contiguous()?,
+            logvar: Some(logvar.contiguous()?.clamp(LOGVAR_RANGE.0, LOGVAR_RANGE.1)?),
+        })
+    }
+
     /// The most likely latent: the mean.
     pub fn mode(&self) -> &Tensor {
         &self.mean

@@ -1,22 +1,23 @@
 //! The residual block: `skip(x) + conv2(SiLU(norm2(conv1(SiLU(norm1(x))))))`.
 
-use crate::nn::{Activation, Conv2d, FeatureMap, GroupNorm, Output, Padding};
+use crate::nn::{Activation, Padding};
 
+use super::backend::Backend;
 use super::error::Error;
 use super::loader::Loader;
 
-pub(crate) struct ResnetBlock {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    norm2: GroupNorm,
-    conv2: Conv2d,
+pub(crate) struct ResnetBlock<B: Backend> {
+    norm1: B::Norm,
+    conv1: B::Conv,
+    norm2: B::Norm,
+    conv2: B::Conv,
     /// A 1x1 convolution, where the number of channels changes.
-    conv_shortcut: Option<Conv2d>,
+    conv_shortcut: Option<B::Conv>,
 }
 
-impl ResnetBlock {
+impl<B: Backend> ResnetBlock<B> {
     pub(crate) fn load(
-        mut loader: Loader<'_, '_>,
+        mut loader: Loader<'_, '_, B>,
         groups: usize,
         inputs: usize,
         outputs: usize,
@@ -35,21 +36,16 @@ impl ResnetBlock {
     }
 
     /// The block's output within a border, as the next layer wants it.
-    pub(crate) fn forward(&self, x: &FeatureMap, padding: Padding) -> Result<FeatureMap, Error> {
-        let mut h = {
-            let normal = self.norm1.forward(x, Activation::Silu, Padding::ONE)?;
-            self.conv1.forward(&normal, Output::padded(Padding::ONE))?
+    pub(crate) fn forward(&self, x: &B::Map, border: Padding) -> Result<B::Map, Error> {
+        let h = {
+            let normal = B::norm(&self.norm1, x, Activation::Silu, Padding::ONE)?;
+            B::conv(&self.conv1, &normal, Padding::ONE, None)?
         };
-        self.norm2.forward_in_place(&mut h, Activation::Silu)?;
+        let h = B::norm_own(&self.norm2, h, Activation::Silu)?;
         let skip = match &self.conv_shortcut {
-            Some(conv) => Some(conv.forward(x, Output::default())?),
+            Some(conv) => Some(B::conv(conv, x, Padding::NONE, None)?),
             None => None,
         };
-        let output = Output {
-            padding,
-            activation: Activation::None,
-            residual: Some(skip.as_ref().unwrap_or(x)),
-        };
-        Ok(self.conv2.forward(&h, output)?)
+        B::conv(&self.conv2, &h, border, Some(skip.as_ref().unwrap_or(x)))
     }
 }

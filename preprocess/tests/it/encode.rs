@@ -111,6 +111,29 @@ fn bad_images_are_listed_and_too_many_stop_the_work() {
 }
 
 #[test]
+fn a_gpu_that_cannot_be_used_stops_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let out = out.to_string_lossy();
+    // No machine has so many, whether CUDA is built in or not.
+    let args = [
+        "encode",
+        "--dataset",
+        "demo",
+        "--vae",
+        "tiny",
+        "--device",
+        "cuda:0,9999",
+        "--out",
+        &out,
+    ];
+    let (code, _, err) = preprocess(&args);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.starts_with("error: cuda:") && err.contains("hint: "), "{err}");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+}
+
+#[test]
 fn wrong_usage_says_what_to_do() {
     let cases: [&[&str]; 4] = [
         &["encode", "--dataset", "imagenet"],

@@ -87,8 +87,16 @@ impl Drop for Latents {
 
 impl From<Vec<f32>> for Latents {
     fn from(values: Vec<f32>) -> Self {
+        let memory: Box<dyn LatentBuffer> = Box::new(values);
+        memory.into()
+    }
+}
+
+/// Memory of the caller's, which goes nowhere when it is dropped.
+impl From<Box<dyn LatentBuffer>> for Latents {
+    fn from(memory: Box<dyn LatentBuffer>) -> Self {
         Self {
-            memory: Some(Box::new(values)),
+            memory: Some(memory),
             pool: None,
         }
     }

@@ -247,6 +247,24 @@ fn a_folder_begun_as_one_part_is_not_continued_as_another() {
 }
 
 #[test]
+fn a_folder_begun_in_one_arithmetic_is_not_continued_in_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let header = small();
+    drop(DatasetWriter::open(dir.path(), header.clone()).unwrap());
+    let mut other = header.clone();
+    other.vae.arithmetic = Some("cuda f32".to_owned());
+    let error = DatasetWriter::open(dir.path(), other.clone()).err().unwrap();
+    assert!(matches!(error, Error::Mismatch { .. }));
+    assert!(error.to_string().contains("cuda f32"), "{error}");
+    assert_ne!(header.fingerprint(), other.fingerprint());
+    let text = serde_json::to_string(&header).unwrap();
+    assert!(
+        !text.contains("arithmetic"),
+        "the processor's f32 goes without saying: {text}"
+    );
+}
+
+#[test]
 fn a_second_writer_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let writer = DatasetWriter::open(dir.path(), small()).unwrap();

@@ -28,6 +28,7 @@ pub(crate) fn header(shape: [usize; 3], store: StoreSettings) -> ManifestHeader 
             sha256: None,
             scaling_factor: 0.18215,
             downsampling: 8,
+            arithmetic: None,
         },
         store,
         shape,

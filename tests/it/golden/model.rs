@@ -1,7 +1,7 @@
 //! Kind `model`: the whole network, forward and backward.
 
 use anyhow::Result;
-use trainer::model::DiffuSsm;
+use trainer::model::{DiffuSsm, Inference};
 
 use super::case::{Case, Computed, Outcome, widen};
 
@@ -31,6 +31,10 @@ pub(super) fn run(case: &Case) -> Result<Outcome> {
     anyhow::ensure!(
         model.forward(&params, &x, &t, &y)? == out,
         "forward and forward_train differ"
+    );
+    anyhow::ensure!(
+        Inference::new(model, params)?.forward(&x, &t, &y)? == out,
+        "inference and forward_train differ"
     );
     Ok(Outcome::Computed(computed))
 }

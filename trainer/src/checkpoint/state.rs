@@ -65,6 +65,7 @@ impl DatasetRecord {
             sha256: None,
             scaling_factor: 1.0,
             downsampling: 1,
+            arithmetic: None,
         };
         Self {
             name: "pixels".to_owned(),

@@ -11,7 +11,7 @@ use preprocess::console::progress::duration;
 use preprocess::console::{JsonTarget, Printer, Progress, exit};
 use shards::manifest::Manifest;
 
-use super::ranks::{threads_of, with_ranks};
+use super::ranks::{TransportArgs, threads_of, with_ranks_over};
 use super::signals::Signals;
 use super::{ConfigArgs, MemoryArgs, newest_dataset, with_threads};
 use crate::checkpoint;
@@ -49,6 +49,8 @@ pub struct FitArgs {
     #[arg(long, value_name = "KEY")]
     allow: Vec<String>,
     #[command(flatten)]
+    transport: TransportArgs,
+    #[command(flatten)]
     memory: MemoryArgs,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
@@ -61,7 +63,9 @@ pub struct FitArgs {
 /// For a wrong configuration or dataset, and those of training.
 pub fn run(args: &FitArgs, printer: &mut Printer) -> Result<u8> {
     printer.set_json(&args.json);
-    with_ranks(printer, |printer, reducer| train(args, printer, reducer))
+    with_ranks_over(args.transport, printer, |printer, reducer| {
+        train(args, printer, reducer)
+    })
 }
 
 /// Trains in one of the processes that train together, or in the only one; the first reports.

@@ -3,9 +3,17 @@
 use anyhow::Result;
 use preprocess::console::Printer;
 
-#[cfg(not(feature = "mpi"))]
+#[cfg(not(all(feature = "mpi", feature = "nccl")))]
 use crate::distributed::Error;
-use crate::distributed::{HostReducer, Launch, Single, threads_of_rank};
+use crate::distributed::{HostReducer, Launch, Single, Transport, threads_of_rank};
+
+/// How processes that a launcher started talk to each other.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct TransportArgs {
+    /// What several processes talk over: MPI, or NCCL with a GPU for each
+    #[arg(long, value_enum, default_value_t)]
+    transport: Transport,
+}
 
 /// Runs `work` in this process alone, or as one of those that a launcher started; an error in one of them ends all.
 ///
@@ -15,9 +23,24 @@ pub fn with_ranks(
     printer: &mut Printer,
     work: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
 ) -> Result<u8> {
-    match Launch::from_environment()? {
-        None => work(printer, &mut Single),
-        Some(launch) => with_launch(printer, &launch, work),
+    with_ranks_over(TransportArgs::default(), printer, work)
+}
+
+/// As [`with_ranks`], over what the user asked for.
+///
+/// # Errors
+/// As [`with_ranks`].
+pub fn with_ranks_over(
+    args: TransportArgs,
+    printer: &mut Printer,
+    work: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
+) -> Result<u8> {
+    let Some(launch) = Launch::from_environment()? else {
+        return work(printer, &mut Single);
+    };
+    match args.transport.choose(&launch)? {
+        Transport::Nccl => over_nccl(printer, &launch, work),
+        Transport::Auto | Transport::Mpi => over_mpi(printer, &launch, work),
     }
 }
 
@@ -30,16 +53,25 @@ pub fn threads_of(wanted: usize, reducer: &mut HostReducer) -> usize {
 }
 
 #[cfg(feature = "mpi")]
-fn with_launch(
+fn over_mpi(
     printer: &mut Printer,
     launch: &Launch,
     work: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
 ) -> Result<u8> {
-    use crate::distributed::{Group as _, Mpi};
+    let mut mpi = crate::distributed::Mpi::join(launch)?;
+    let done = work(printer, &mut mpi);
+    leave(printer, launch, mpi, done)
+}
 
-    let mut mpi = Mpi::join(launch)?;
-    let (rank, ranks) = (mpi.rank(), mpi.ranks());
-    match work(printer, &mut mpi) {
+/// Leaves the job, or ends it when this process cannot go on.
+#[cfg(feature = "mpi")]
+fn leave(
+    printer: &mut Printer,
+    launch: &Launch,
+    mpi: crate::distributed::Mpi,
+    done: Result<u8>,
+) -> Result<u8> {
+    match done {
         Ok(code) => {
             printer.flush();
             mpi.finish();
@@ -47,16 +79,24 @@ fn with_launch(
         }
         Err(error) => {
             // The others wait for this process: it tells its error, then ends the job.
-            let error = error.context(format!("process {rank} of {ranks} cannot go on"));
+            let error = cannot_go_on(launch, error);
             let code = preprocess::console::exit::fail(printer, &error);
             printer.flush();
-            Mpi::abort(code)
+            crate::distributed::Mpi::abort(code)
         }
     }
 }
 
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+fn cannot_go_on(launch: &Launch, error: anyhow::Error) -> anyhow::Error {
+    error.context(format!(
+        "process {} of {} cannot go on",
+        launch.rank, launch.ranks
+    ))
+}
+
 #[cfg(not(feature = "mpi"))]
-fn with_launch(
+fn over_mpi(
     _: &mut Printer,
     launch: &Launch,
     _: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
@@ -73,4 +113,47 @@ fn with_launch(
         ranks_name,
     }
     .into())
+}
+
+/// The processes meet over MPI, which also ends all of them when one cannot go on.
+#[cfg(all(feature = "nccl", feature = "mpi"))]
+fn over_nccl(
+    printer: &mut Printer,
+    launch: &Launch,
+    work: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
+) -> Result<u8> {
+    use crate::distributed::{Mpi, Nccl};
+
+    let mut mpi = Mpi::join(launch)?;
+    let done = Nccl::join_alone(launch, Some(&mut mpi))
+        .map_err(anyhow::Error::from)
+        .and_then(|mut nccl| {
+            let code = work(printer, &mut nccl)?;
+            nccl.finish();
+            Ok(code)
+        });
+    leave(printer, launch, mpi, done)
+}
+
+/// The launcher ends the other processes when one of them ends with an error.
+#[cfg(all(feature = "nccl", not(feature = "mpi")))]
+fn over_nccl(
+    printer: &mut Printer,
+    launch: &Launch,
+    work: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
+) -> Result<u8> {
+    let mut nccl = crate::distributed::Nccl::join_alone(launch, None)?;
+    let code = work(printer, &mut nccl).map_err(|error| cannot_go_on(launch, error))?;
+    nccl.finish();
+    Ok(code)
+}
+
+#[cfg(not(feature = "nccl"))]
+fn over_nccl(
+    _: &mut Printer,
+    launch: &Launch,
+    _: impl FnOnce(&mut Printer, &mut HostReducer) -> Result<u8>,
+) -> Result<u8> {
+    let Launch { launcher, ranks, .. } = *launch;
+    Err(Error::NoNccl { launcher, ranks }.into())
 }

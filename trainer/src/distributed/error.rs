@@ -33,6 +33,62 @@ pub enum Error {
         /// The variable that says so.
         ranks_name: &'static str,
     },
+    /// NCCL was asked for, and is not built in.
+    #[error(
+        "{launcher} started {ranks} processes to talk over NCCL, but this program was built without it\n\
+         hint: cargo build --release --features cuda,cudnn,nccl, or --transport mpi"
+    )]
+    NoNccl {
+        /// What started it.
+        launcher: &'static str,
+        /// How many processes there are.
+        ranks: usize,
+    },
+    /// A machine has fewer GPUs than processes.
+    #[error(
+        "process {local_rank} of this machine has no GPU of its own: {gpus} can be seen\n\
+         hint: start at most {gpus} processes here; CUDA_VISIBLE_DEVICES says which GPUs can be seen"
+    )]
+    TooFewGpus {
+        /// The process, counted within its machine.
+        local_rank: usize,
+        /// GPUs that it sees.
+        gpus: usize,
+    },
+    /// Nothing says where processes meet that do not use MPI.
+    #[error(
+        "MASTER_ADDR={address} and MASTER_PORT={port} are no place to meet\nhint: torchrun sets both; else name the \
+         machine of the first process and a free port, such as MASTER_ADDR=node7 MASTER_PORT=29500, or build with MPI"
+    )]
+    NoPlace {
+        /// The variable's value.
+        address: String,
+        /// The variable's value.
+        port: String,
+    },
+    /// The processes did not meet.
+    #[error(
+        "the processes did not meet at {host}:{port}: {source}\nhint: MASTER_ADDR is the machine of the first process, and \
+         the port behind MASTER_PORT must be free there and open to the others"
+    )]
+    Rendezvous {
+        /// Where.
+        host: String,
+        /// Where.
+        port: u16,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// NCCL or the CUDA driver failed.
+    #[error(
+        "NCCL cannot go on, at {what}: {reason}\nhint: `nvidia-smi` lists the GPUs; NCCL_DEBUG=INFO before the command tells more"
+    )]
+    Nccl {
+        /// What was being done.
+        what: &'static str,
+        /// What the library says.
+        reason: String,
+    },
     /// The MPI library sees other processes than the launcher started.
     #[error(
         "{launcher} started {ranks} processes, but MPI sees {seen}: they would work apart, in one folder\nhint: {}",

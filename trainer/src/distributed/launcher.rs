@@ -25,6 +25,43 @@ const VARIABLES: [(&str, &str, &str); 5] = [
     ("torchrun", "RANK", "WORLD_SIZE"),
 ];
 
+/// Variables of the rank within a machine, in the same order of precedence.
+#[cfg(any(test, feature = "nccl"))]
+const LOCAL_VARIABLES: [&str; 4] = [
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "SLURM_LOCALID",
+    "LOCAL_RANK",
+];
+
+/// Which of its machine's processes this is, from 0; without a word of the launcher, as if there were one machine.
+#[cfg(feature = "nccl")]
+pub(super) fn local_rank(launch: &Launch) -> usize {
+    find_local_rank(launch, |name| std::env::var(name).ok())
+}
+
+#[cfg(any(test, feature = "nccl"))]
+fn find_local_rank(launch: &Launch, variable: impl Fn(&str) -> Option<String>) -> usize {
+    let mut found = LOCAL_VARIABLES
+        .iter()
+        .filter_map(|name| variable(name)?.parse().ok());
+    found.next().unwrap_or(launch.rank)
+}
+
+/// The GPU of process `local_rank` of a machine, of the `gpus` that it sees: its own, or the only one where the launcher
+/// shows each process another.
+///
+/// # Errors
+/// [`Error::TooFewGpus`].
+#[cfg(any(test, feature = "nccl"))]
+pub(super) fn gpu_of(local_rank: usize, gpus: usize) -> Result<usize, Error> {
+    match gpus {
+        1 => Ok(0),
+        _ if local_rank < gpus => Ok(local_rank),
+        _ => Err(Error::TooFewGpus { local_rank, gpus }),
+    }
+}
+
 impl Launch {
     /// What the environment says; `None` for a process of its own.
     ///
@@ -96,6 +133,19 @@ mod tests {
         ]
         .concat();
         assert_eq!(with(&both).unwrap().unwrap().ranks, 4);
+    }
+
+    #[test]
+    fn each_process_of_a_machine_has_a_gpu_of_its_own() {
+        let launch = with(&[("RANK", "5"), ("WORLD_SIZE", "8")]).unwrap().unwrap();
+        assert_eq!(find_local_rank(&launch, |_| None), 5);
+        let torchrun = |name: &str| (name == "LOCAL_RANK").then(|| "1".to_owned());
+        assert_eq!(find_local_rank(&launch, torchrun), 1);
+        assert_eq!((gpu_of(1, 4).unwrap(), gpu_of(3, 1).unwrap()), (1, 0));
+        for (local_rank, gpus) in [(4, 4), (0, 0)] {
+            let error = gpu_of(local_rank, gpus).unwrap_err().to_string();
+            assert!(error.contains("CUDA_VISIBLE_DEVICES"), "{error}");
+        }
     }
 
     #[test]

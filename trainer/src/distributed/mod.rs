@@ -7,21 +7,29 @@ mod error;
 mod launcher;
 #[cfg(feature = "mpi")]
 mod mpi;
-#[cfg(any(test, feature = "mpi"))]
+#[cfg(feature = "nccl")]
+mod nccl;
+#[cfg(any(test, feature = "mpi", feature = "nccl"))]
 mod overlap;
 mod placement;
+#[cfg(any(test, feature = "nccl"))]
+mod rendezvous;
 mod share;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod threads;
+mod transport;
 
 pub use error::Error;
 pub use launcher::Launch;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 pub use placement::{processes_of_machine, threads_of_rank};
 pub use share::{agree, share, share_bytes};
+pub use transport::Transport;
 
 /// The processes that train one model, as one of them sees them.
 ///
@@ -59,8 +67,7 @@ pub type Backward<'a, Bucket> = Box<dyn FnOnce(&mut dyn FnMut(Bucket)) + 'a>;
 /// A [`Group`] that sums gradients while the backward pass goes on.
 ///
 /// A `Bucket` is a contiguous part of the flat gradient buffer, borrowed so that the backward cannot touch it any more:
-/// `&mut [f32]` in the memory of the host. On a GPU it is such a part of device memory, put behind the backward in the
-/// order of a second stream.
+/// `&mut [f32]` in the memory of the host, a view of device memory on a GPU (see `Nccl`).
 pub trait Reducer<Bucket>: Group {
     /// Runs `backward` and turns every bucket that it hands over into its sum over all processes; returns when all of
     /// them are done. All processes hand over the same buckets in the same order.

@@ -4,9 +4,10 @@ use super::block::{Linear, silu, silu_slope};
 use super::config::ModelConfig;
 use super::params::ParamLayout;
 use super::patch;
+use super::weights::Weights;
 use crate::ops::bias_gelu::{add_bias, bias_backward};
 use crate::ops::buffer::{Buffer, Pool};
-use crate::ops::matmul::{linear, linear_backward_input, linear_backward_weight};
+use crate::ops::matmul::{linear_backward_input, linear_backward_weight};
 
 /// `[cos(t f_0).., sin(t f_0)..]` with `f_k = 10000^(-k / half)` (Ho et al. 2020, as ADM orders it), `[B, width]`.
 pub fn timestep_features(t: &[f32], width: usize) -> Vec<f32> {
@@ -54,27 +55,38 @@ impl Embedders {
     /// The condition `[B, D]` and the embedded tokens `[B, J, D]`.
     pub(super) fn forward(
         &self,
-        params: &[f32],
+        weights: Weights<'_>,
         x: &[f32],
         t: &[f32],
         y: &[u32],
     ) -> (Vec<f32>, EmbedSaved, Buffer) {
+        let (condition, features, hidden) = self.condition(weights, t, y);
+        let tokens = patch::tokens(&self.config, x);
+        let (width, d) = (self.config.token_width(), self.config.hidden_size);
+        let mut embedded = self.pool.take(tokens.len() / width * d);
+        self.embed(weights, &tokens, &mut embedded);
+        let saved = EmbedSaved {
+            tokens,
+            features,
+            hidden,
+            labels: y.to_vec(),
+        };
+        (condition, saved, embedded)
+    }
+
+    /// What tells the blocks of timestep and label, `[B, D]`; and the layers before it, for the backward.
+    pub(super) fn condition(
+        &self,
+        weights: Weights<'_>,
+        t: &[f32],
+        y: &[u32],
+    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let (d, freq) = (self.config.hidden_size, self.config.freq_dim);
         let features = timestep_features(t, freq);
-        let mut hidden = vec![0.0; t.len() * d];
-        linear(
-            &mut hidden,
-            &features,
-            &params[self.time1.weight.clone()],
-            freq,
-            d,
-        );
-        add_bias(&mut hidden, &params[self.time1.bias.clone()]);
+        let hidden = self.time1.apply(weights, &features, freq);
         let active: Vec<f32> = hidden.iter().map(|&v| silu(v)).collect();
-        let mut condition = vec![0.0; t.len() * d];
-        linear(&mut condition, &active, &params[self.time2.weight.clone()], d, d);
-        add_bias(&mut condition, &params[self.time2.bias.clone()]);
-        let table = &params[self.labels.clone()];
+        let mut condition = self.time2.apply(weights, &active, d);
+        let table = weights.at(&self.labels);
         if !table.is_empty() {
             for (row, &label) in condition.chunks_exact_mut(d).zip(y) {
                 for (c, e) in row.iter_mut().zip(&table[label as usize * d..]) {
@@ -82,27 +94,13 @@ impl Embedders {
                 }
             }
         }
-        let width = self.config.token_width();
-        let tokens = patch::tokens(&self.config, x);
-        let mut embedded = self.pool.take(tokens.len() / width * d);
-        linear(
-            &mut embedded,
-            &tokens,
-            &params[self.patches.weight.clone()],
-            width,
-            d,
-        );
-        add_bias(&mut embedded, &params[self.patches.bias.clone()]);
-        (
-            condition,
-            EmbedSaved {
-                tokens,
-                features,
-                hidden,
-                labels: y.to_vec(),
-            },
-            embedded,
-        )
+        (condition, features, hidden)
+    }
+
+    /// Embeds some rows of tokens: `[rows, M C P P]` -> `[rows, D]`.
+    pub(super) fn embed(&self, weights: Weights<'_>, tokens: &[f32], embedded: &mut [f32]) {
+        weights.linear(embedded, tokens, self.config.token_width(), &self.patches.weight);
+        add_bias(embedded, weights.at(&self.patches.bias));
     }
 
     /// The gradient of `x`; adds to `grads`.

@@ -3,35 +3,40 @@
 //! The model is a chain of layers, each with a forward and a hand-written backward; parameters are views of one flat
 //! buffer ([`ParamLayout`]). It knows timesteps only as numbers to embed, never the noise schedule.
 
+mod backward;
 mod block;
 mod config;
 mod embed;
 mod error;
 mod gradients;
+mod inference;
 mod init;
 mod kernels;
 mod params;
 mod patch;
 #[cfg(test)]
 mod tests;
+mod tiles;
+mod weights;
 
 pub use block::{Block, BlockSaved};
 pub use config::{AInit, Bidirectional, ModelConfig, Modulation, PositionEmbedding};
 pub use embed::timestep_features;
 pub use error::Error;
 pub use gradients::Gradients;
+pub use inference::Inference;
 pub use init::{SsmInit, initial_weights, ssm_init};
 pub use kernels::Kernels;
 pub use params::{ParamLayout, TensorInfo, is_b};
 
-use block::{Linear, modulation_backward, silu};
+use block::Linear;
 use embed::{EmbedSaved, Embedders};
+use weights::Weights;
 
-use crate::ops::bias_gelu::{add_bias, bias_backward};
+use crate::ops::bias_gelu::add_bias;
 use crate::ops::buffer::{Buffer, Pool};
 use crate::ops::long_conv::{LongConv, Spectra};
-use crate::ops::matmul::{linear, linear_backward_input, linear_backward_weight};
-use crate::ops::norm_modulate::{RowStats, norm_modulate, norm_modulate_backward};
+use crate::ops::norm_modulate::{RowStats, norm_modulate};
 
 /// The model: its configuration, the layout of its parameters, and the plan of every layer. Holds no weights.
 pub struct DiffuSsm {
@@ -129,8 +134,8 @@ impl DiffuSsm {
         initial_weights(&self.config, &self.layout, seed)
     }
 
-    /// The convolution kernels of every block, to be computed once for many calls of [`DiffuSsm::forward_with`].
-    pub fn kernels(&self, params: &[f32]) -> Kernels {
+    /// The convolution kernels of every block.
+    pub(super) fn kernels(&self, params: &[f32]) -> Kernels {
         Kernels::new(self, params)
     }
 
@@ -156,21 +161,6 @@ impl DiffuSsm {
     /// [`Error::Length`] and [`Error::Label`].
     pub fn forward(&self, params: &[f32], x: &[f32], t: &[f32], y: &[u32]) -> Result<Vec<f32>, Error> {
         self.run(params, None, x, t, y, None).map(|(out, _)| out)
-    }
-
-    /// [`DiffuSsm::forward`] with kernels computed before.
-    ///
-    /// # Errors
-    /// [`Error::Length`] and [`Error::Label`].
-    pub fn forward_with(
-        &self,
-        params: &[f32],
-        kernels: &Kernels,
-        x: &[f32],
-        t: &[f32],
-        y: &[u32],
-    ) -> Result<Vec<f32>, Error> {
-        self.run(params, Some(kernels), x, t, y, None).map(|(out, _)| out)
     }
 
     /// [`DiffuSsm::forward`], keeping what the backward needs; `kernels` from [`DiffuSsm::step_kernels`].
@@ -204,7 +194,8 @@ impl DiffuSsm {
         let c = &self.config;
         self.check(params, x, t, y)?;
         let (d, batch) = (c.hidden_size, t.len());
-        let (condition, embed, mut tokens) = self.embedders.forward(params, x, t, y); // [B, D], _, [B, J, D]
+        let weights = Weights::stored(params);
+        let (condition, embed, mut tokens) = self.embedders.forward(weights, x, t, y); // [B, D], _, [B, J, D]
         if !self.positions.is_empty() {
             add_bias(&mut tokens, &self.positions);
         }
@@ -228,28 +219,12 @@ impl DiffuSsm {
                 kept.push(KeptBlock::All(Box::new(saved)));
             }
         }
-        let modulation = self.final_modulation(params, &condition);
+        let modulation = self.final_modulation(weights, &condition);
         let rows = tokens.len() / d;
         let mut h = self.pool.take(tokens.len());
         let mut stats = vec![(0.0, 0.0); rows];
-        norm_modulate(
-            &tokens,
-            &modulation,
-            batch,
-            true,
-            c.norm_eps as f32,
-            &mut h,
-            &mut stats,
-        );
         let mut out = self.pool.take(rows * c.out_token_width());
-        linear(
-            &mut out,
-            &h,
-            &params[self.last.weight.clone()],
-            d,
-            c.out_token_width(),
-        );
-        add_bias(&mut out, &params[self.last.bias.clone()]);
+        self.last_layer(weights, &tokens, &modulation, batch, &mut h, &mut stats, &mut out);
         let out = patch::images(c, &out);
         let saved = Saved {
             embed,
@@ -264,150 +239,30 @@ impl DiffuSsm {
     }
 
     /// Shift and scale of the last layer; zeros without `final_adaln`.
-    fn final_modulation(&self, params: &[f32], condition: &[f32]) -> Vec<f32> {
-        let d = self.config.hidden_size;
-        let mut out = vec![0.0; condition.len() * 2];
+    fn final_modulation(&self, weights: Weights<'_>, condition: &[f32]) -> Vec<f32> {
         if self.config.final_adaln {
-            let active: Vec<f32> = condition.iter().map(|&c| silu(c)).collect();
-            linear(
-                &mut out,
-                &active,
-                &params[self.final_mod.weight.clone()],
-                d,
-                2 * d,
-            );
-            add_bias(&mut out, &params[self.final_mod.bias.clone()]);
+            self.final_mod
+                .modulation(weights, condition, self.config.hidden_size)
+        } else {
+            vec![0.0; condition.len() * 2]
         }
-        out
     }
 
-    /// Adds the gradients of all parameters to `grads` and returns that of `x`, `[B, C, H, W]`.
-    ///
-    /// # Errors
-    /// [`Error::Length`] when `grads` or `d_out` has the wrong length.
-    pub fn backward(
+    /// `out = linear(h)`, `h = (1 + scale) LN(tokens) + shift`, for some rows `[rows, D]` of `images` images.
+    fn last_layer(
         &self,
-        params: &[f32],
-        saved: Saved,
-        d_out: &[f32],
-        grads: &mut [f32],
-    ) -> Result<Vec<f32>, Error> {
-        let mut keep = |_: &mut [f32]| {};
-        let gradients = Gradients::new(grads, usize::MAX, &mut keep);
-        self.backward_in_parts(params, None, saved, d_out, gradients)
-    }
-
-    /// [`DiffuSsm::backward`] of a micro-batch that others follow: what the state space models learn from it stays in
-    /// `kernels` until the last.
-    ///
-    /// # Errors
-    /// [`Error::Length`] when `grads` or `d_out` has the wrong length.
-    pub fn backward_before_others(
-        &self,
-        params: &[f32],
-        kernels: Option<&mut Kernels>,
-        saved: Saved,
-        d_out: &[f32],
-        grads: &mut [f32],
-    ) -> Result<Vec<f32>, Error> {
-        let mut keep = |_: &mut [f32]| {};
-        let gradients = Gradients::new(grads, usize::MAX, &mut keep);
-        self.run_backward(params, kernels, saved, d_out, gradients, false)
-    }
-
-    /// [`DiffuSsm::backward`] of the last micro-batch, handing over the gradients of the last layer, of each block and of
-    /// the embedders as soon as they are final.
-    ///
-    /// # Errors
-    /// [`Error::Length`] when `grads` or `d_out` has the wrong length.
-    pub fn backward_in_parts(
-        &self,
-        params: &[f32],
-        kernels: Option<&mut Kernels>,
-        saved: Saved,
-        d_out: &[f32],
-        gradients: Gradients<'_, '_>,
-    ) -> Result<Vec<f32>, Error> {
-        self.run_backward(params, kernels, saved, d_out, gradients, true)
-    }
-
-    fn run_backward(
-        &self,
-        params: &[f32],
-        mut kernels: Option<&mut Kernels>,
-        saved: Saved,
-        d_out: &[f32],
-        mut gradients: Gradients<'_, '_>,
-        is_last: bool,
-    ) -> Result<Vec<f32>, Error> {
-        let grads = gradients.unfinished();
-        let c = &self.config;
-        let (d, width) = (c.hidden_size, c.out_token_width());
-        let batch = saved.condition.len() / d;
-        check_length("params", params.len(), self.layout.total())?;
-        check_length("grads", grads.len(), self.layout.total())?;
-        check_length(
-            "d_out",
-            d_out.len(),
-            batch * c.out_channels() * c.input_size * c.input_size,
-        )?;
-        let d_last = patch::images_backward(c, d_out);
-        bias_backward(&d_last, &mut grads[self.last.bias.clone()]);
-        linear_backward_weight(&mut grads[self.last.weight.clone()], &d_last, &saved.h, d, width);
-        let mut dh = saved.h;
-        linear_backward_input(&mut dh, 0.0, &d_last, &params[self.last.weight.clone()], d, width);
-        let mut d_tokens = self.pool.take(dh.len());
-        d_tokens.fill(0.0);
-        let mut d_modulation = vec![0.0; saved.modulation.len()];
-        norm_modulate_backward(
-            &saved.last_input,
-            &saved.modulation,
-            batch,
-            true,
-            &saved.stats,
-            &dh,
-            &mut d_tokens,
-            &mut d_modulation,
-        );
-        let mut d_condition = vec![0.0; batch * d];
-        if c.final_adaln {
-            let layer = &self.final_mod;
-            modulation_backward(
-                layer,
-                params,
-                &saved.condition,
-                &d_modulation,
-                d,
-                &mut d_condition,
-                grads,
-            );
-        }
-        gradients.are_final_from(self.layout.end_of_blocks());
-        let mut own = None;
-        for (index, (block, kept)) in self.blocks.iter().zip(saved.blocks).enumerate().rev() {
-            let spectra = match &kernels {
-                Some(kernels) => &kernels.spectra[index],
-                None => spectra_of(block, params, &mut own),
-            };
-            let kept = match kept {
-                KeptBlock::All(kept) => *kept,
-                KeptBlock::Input(input) => block.forward(params, spectra, input, &saved.condition).1,
-            };
-            let grads = gradients.unfinished();
-            let dk = block.backward(params, spectra, kept, &mut d_tokens, &mut d_condition, grads);
-            match &mut kernels {
-                Some(kernels) if !is_last => kernels.add(index, dk),
-                Some(kernels) => block.kernels_backward(params, &kernels.total(index, dk), grads),
-                None => block.kernels_backward(params, &dk, grads),
-            }
-            gradients.are_final_from(self.layout.start_of_block(index));
-        }
-        let grads = gradients.unfinished();
-        let d_x = self
-            .embedders
-            .backward(params, saved.embed, &d_tokens, &d_condition, grads);
-        gradients.are_final_from(0);
-        Ok(d_x)
+        weights: Weights<'_>,
+        tokens: &[f32],
+        modulation: &[f32],
+        images: usize,
+        h: &mut [f32],
+        stats: &mut [RowStats],
+        out: &mut [f32],
+    ) {
+        let eps = self.config.norm_eps as f32;
+        norm_modulate(tokens, modulation, images, true, eps, h, stats);
+        weights.linear(out, h, self.config.hidden_size, &self.last.weight);
+        add_bias(out, weights.at(&self.last.bias));
     }
 
     fn check(&self, params: &[f32], x: &[f32], t: &[f32], y: &[u32]) -> Result<(), Error> {
@@ -418,7 +273,11 @@ impl DiffuSsm {
             x.len(),
             t.len() * c.in_channels * c.input_size * c.input_size,
         )?;
-        let rows = c.label_rows();
+        self.check_labels(t, y)
+    }
+
+    fn check_labels(&self, t: &[f32], y: &[u32]) -> Result<(), Error> {
+        let rows = self.config.label_rows();
         if rows > 0 {
             check_length("labels", y.len(), t.len())?;
             if let Some(index) = y.iter().position(|&label| label as usize >= rows) {

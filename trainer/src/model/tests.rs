@@ -1,6 +1,7 @@
 //! The model as a whole: its size, its backward, and what it refuses.
 
 use super::*;
+use crate::ops::bias_gelu::Gelu;
 
 #[test]
 fn xl_has_the_published_size() {
@@ -131,5 +132,61 @@ fn running_blocks_again_gives_the_same_bits() {
             gradients(Keep::All) == gradients(Keep::Inputs),
             "{modulation:?}, M {downscale}"
         );
+    }
+}
+
+#[test]
+fn inference_has_the_bits_of_the_forward_whatever_the_batch() {
+    for (modulation, bidir, gelu, downscale, side) in [
+        (Modulation::Film, Bidirectional::Concat, Gelu::Tanh, 2, 6),
+        (Modulation::Gate, Bidirectional::Sum, Gelu::Erf, 1, 4),
+        (Modulation::None, Bidirectional::Concat, Gelu::Tanh, 3, 12),
+        // An image alone has several tiles.
+        (Modulation::Gate, Bidirectional::Concat, Gelu::Tanh, 1, 36),
+    ] {
+        let config = ModelConfig {
+            hidden_size: 12,
+            depth: 2,
+            state_size: 4,
+            input_size: side,
+            num_classes: 3,
+            freq_dim: 8,
+            downscale,
+            modulation,
+            bidir,
+            gelu,
+            ..ModelConfig::default()
+        };
+        let model = DiffuSsm::new(config.clone()).unwrap();
+        let mut params = model.init(3).unwrap();
+        for (i, p) in params.iter_mut().enumerate() {
+            *p += 0.05 * (0.917 * i as f32).sin();
+        }
+        let image = 4 * side * side;
+        let x: Vec<f32> = (0..5 * image).map(|i| (0.37 * i as f32).sin()).collect();
+        let (t, y) = ([3.0, 700.0, 3.0, 3.0, 700.0], [1, 3, 1, 3, 0]);
+        let expected = model.forward(&params, &x, &t, &y).unwrap();
+        let inference = Inference::new(model, params.clone()).unwrap();
+        assert!(inference.weights() == params);
+        assert!(
+            inference.forward(&x, &t, &y).unwrap() == expected,
+            "{modulation:?}"
+        );
+        for (index, x) in x.chunks_exact(image).enumerate() {
+            let alone = inference
+                .forward(x, &t[index..=index], &y[index..=index])
+                .unwrap();
+            let of_batch = &expected[index * alone.len()..(index + 1) * alone.len()];
+            assert!(alone == of_batch, "{modulation:?}, image {index}");
+        }
+        assert!(inference.forward(&[], &[], &[]).unwrap().is_empty());
+        let (t, y) = ([700.0, 3.0, 700.0, 700.0], [0, 3, 3, 3]);
+        let two = &x[..2 * image];
+        let twice = inference.forward(&[two, two].concat(), &t, &y).unwrap();
+        assert!(inference.forward(two, &t, &y).unwrap() == twice, "{modulation:?}");
+        assert!(matches!(
+            inference.forward(&x[..3 * image], &t, &y),
+            Err(Error::Length { what: "x", .. })
+        ));
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn gelu_erf(x: f32) -> (f32, f32) {
 }
 
 /// `pre += bias` (kept for the backward), `out = gelu(pre)`. `pre`, `out`: `[rows, bias.len()]`.
+/// [`bias_gelu_in_place`] keeps nothing.
 pub fn bias_gelu(kind: Gelu, pre: &mut [f32], bias: &[f32], out: &mut [f32]) {
     let _clock = Clock::start(Op::Activation);
     let cols = bias.len();
@@ -70,6 +71,33 @@ vectorised! {
             for ((p, o), b) in pre.iter_mut().zip(out).zip(bias) {
                 *p += b;
                 *o = gelu_tanh(*p).0;
+            }
+        }
+    }
+}
+
+/// `values = gelu(values + bias)`, with the bits of [`bias_gelu`]. `values`: `[rows, bias.len()]`.
+pub fn bias_gelu_in_place(kind: Gelu, values: &mut [f32], bias: &[f32]) {
+    let _clock = Clock::start(Op::Activation);
+    let task = bias.len() * ROWS_PER_TASK;
+    values.par_chunks_mut(task).for_each(|values| match kind {
+        Gelu::Tanh => bias_gelu_tanh_in_place(values, bias),
+        Gelu::Erf => {
+            for row in values.chunks_exact_mut(bias.len()) {
+                for (v, b) in row.iter_mut().zip(bias) {
+                    *v = gelu_erf(*v + b).0;
+                }
+            }
+        }
+    });
+    bf16::store(values);
+}
+
+vectorised! {
+    fn bias_gelu_tanh_in_place<'a>(values: &'a mut [f32], bias: &'a [f32]) {
+        for row in values.chunks_exact_mut(bias.len()) {
+            for (v, b) in row.iter_mut().zip(bias) {
+                *v = gelu_tanh(*v + b).0;
             }
         }
     }

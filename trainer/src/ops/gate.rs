@@ -61,6 +61,35 @@ fn gate_rows(
     }
 }
 
+/// `a = gelu(a + bias_a) * gelu(b + bias_b)`, with the bits of [`gate`]; all `[rows, cols]`.
+pub fn gate_in_place(kind: Gelu, a: &mut [f32], bias_a: &[f32], b: &[f32], bias_b: &[f32]) {
+    let _clock = Clock::start(Op::Activation);
+    let task = bias_a.len() * CHUNK.div_ceil(bias_a.len());
+    a.par_chunks_mut(task)
+        .zip(b.par_chunks(task))
+        .for_each(|(a, b)| match kind {
+            Gelu::Tanh => gate_tanh_in_place(a, bias_a, b, bias_b),
+            Gelu::Erf => gate_rows_in_place(a, bias_a, b, bias_b, |x| gelu_erf(x).0),
+        });
+    bf16::store(a);
+}
+
+vectorised! {
+    fn gate_tanh_in_place<'a>(a: &'a mut [f32], bias_a: &'a [f32], b: &'a [f32], bias_b: &'a [f32]) {
+        gate_rows_in_place(a, bias_a, b, bias_b, |x| gelu_tanh(x).0);
+    }
+}
+
+#[inline(always)]
+fn gate_rows_in_place(a: &mut [f32], bias_a: &[f32], b: &[f32], bias_b: &[f32], gelu: impl Fn(f32) -> f32) {
+    let cols = bias_a.len();
+    for (a, b) in a.chunks_exact_mut(cols).zip(b.chunks_exact(cols)) {
+        for (((a, b), bias_a), bias_b) in a.iter_mut().zip(b).zip(bias_a).zip(bias_b) {
+            *a = gelu(*a + bias_a) * gelu(*b + bias_b);
+        }
+    }
+}
+
 /// Turns the pre-activations `a`, `b` into their gradients, given that of the product.
 pub fn gate_backward(kind: Gelu, a: &mut [f32], b: &mut [f32], d_out: &[f32]) {
     let _clock = Clock::start(Op::Activation);

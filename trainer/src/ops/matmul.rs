@@ -1,4 +1,7 @@
 //! Matrix products on strided views, accumulating where gradients are summed: a safe face of the `gemm` crate.
+//!
+//! A row of the result has the same bits whatever the number of rows, so that no image depends on its batch: products that
+//! are so small that `gemm` would sum in another order are filled up with rows of zeros.
 #![expect(
     unsafe_code,
     reason = "gemm takes raw pointers; the bounds are checked here first"
@@ -40,6 +43,11 @@ impl<'a> Mat<'a> {
         }
     }
 
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// The numbers between the first and the last element of the view.
     fn span(&self) -> &'a [f32] {
         let last = |count: usize, stride: usize| count.saturating_sub(1) * stride;
@@ -72,11 +80,28 @@ fn check_bounds(len: usize, rows: usize, cols: usize, row_stride: usize) {
     );
 }
 
+/// Who computes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// All threads of the pool.
+    All,
+    /// The caller alone: within a task, where other threads have tasks of their own.
+    One,
+}
+
 /// `out = beta * out + a b`, `out` row-major with `out_stride` elements from row to row.
 ///
 /// # Panics
 /// When the shapes do not fit: a mistake of the caller, never of a user.
 pub fn matmul(out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>) {
+    matmul_by(Threads::All, out, out_stride, beta, a, b);
+}
+
+/// [`matmul`] by one or all threads, with the same bits.
+///
+/// # Panics
+/// When the shapes do not fit: a mistake of the caller, never of a user.
+pub fn matmul_by(threads: Threads, out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>) {
     let _clock = Clock::start(Op::MatMul);
     assert_eq!(a.cols, b.rows, "inner dimensions of a product");
     check_bounds(out.len(), a.rows, b.cols, out_stride);
@@ -86,20 +111,65 @@ pub fn matmul(out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<
     if bf16::is_on() {
         let (a_data, b_data) = (bf16::rounded(a.span()), bf16::rounded(b.span()));
         let rounded = (Mat { data: &a_data, ..a }, Mat { data: &b_data, ..b });
-        product(out, out_stride, beta, rounded.0, rounded.1);
+        product(threads, out, out_stride, beta, rounded.0, rounded.1);
         // What is added to stays f32: gradients, and the residual stream.
         if beta == 0.0 {
             let rows = out.chunks_mut(out_stride).take(a.rows);
             rows.for_each(|row| bf16::store(&mut row[..b.cols]));
         }
     } else {
-        product(out, out_stride, beta, a, b);
+        product(threads, out, out_stride, beta, a, b);
     }
 }
 
+/// The number of rows from which on a row of a product has the bits that it has among many. `gemm` sums in another order
+/// where there is one row, where the result has at most 256 elements, and, past 512 summands, where it has at most 64
+/// rows and columns.
+fn enough_rows(columns: usize, summands: usize) -> usize {
+    let more_than_tiny = 256 / columns + 1;
+    let more_than_small = if columns <= 64 && summands > 512 { 65 } else { 2 };
+    more_than_tiny.max(more_than_small)
+}
+
 /// [`matmul`] in f32; `out` has been checked, `a` and `b` hold what their shapes say.
-fn product(out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>) {
+fn product(threads: Threads, out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>) {
+    let (rows, columns) = (a.rows, b.cols);
+    let enough = enough_rows(columns, a.cols);
+    if rows >= enough {
+        return gemm_product(threads, out, out_stride, beta, a, b);
+    }
+    let mut filled = vec![0.0; enough * a.cols];
+    for (r, row) in filled.chunks_exact_mut(a.cols.max(1)).take(rows).enumerate() {
+        for (c, value) in row.iter_mut().enumerate() {
+            *value = a.data[r * a.row_stride + c * a.col_stride];
+        }
+    }
+    let mut result = vec![0.0; enough * columns];
+    for (row, out) in result
+        .chunks_exact_mut(columns)
+        .zip(out.chunks(out_stride))
+        .take(rows)
+    {
+        row.copy_from_slice(&out[..columns]);
+    }
+    let filled = Mat::new(&filled, enough, a.cols);
+    gemm_product(Threads::One, &mut result, columns, beta, filled, b);
+    for (row, out) in result
+        .chunks_exact(columns)
+        .zip(out.chunks_mut(out_stride))
+        .take(rows)
+    {
+        out[..columns].copy_from_slice(row);
+    }
+}
+
+/// [`product`] as `gemm` computes it.
+fn gemm_product(threads: Threads, out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
+    let parallelism = match threads {
+        Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
+        Threads::One => Parallelism::None,
+    };
     // SAFETY: all three views were checked against their slices; `out` is exclusively borrowed.
     unsafe {
         gemm::gemm(
@@ -121,7 +191,7 @@ fn product(out: &mut [f32], out_stride: usize, beta: f32, a: Mat<'_>, b: Mat<'_>
             false,
             false,
             false,
-            Parallelism::Rayon(rayon::current_num_threads()),
+            parallelism,
         );
     }
 }
@@ -172,6 +242,33 @@ pub fn linear_backward_weight(dw: &mut [f32], dy: &[f32], x: &[f32], inputs: usi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_has_the_same_bits_among_few_and_many() {
+        let wave = |len: usize| -> Vec<f32> { (0..len).map(|i| (0.37 * i as f32).sin()).collect() };
+        for (inputs, outputs) in [(16, 16), (5, 3), (128, 128), (256, 384), (768, 40), (1152, 16)] {
+            let most = 150;
+            let (x, w) = (wave(most * inputs), wave(inputs * outputs));
+            let turned: Vec<f32> = (0..w.len())
+                .map(|i| w[i % outputs * inputs + i / outputs])
+                .collect();
+            let mut many = vec![0.0; most * outputs];
+            linear(&mut many, &x, &w, inputs, outputs);
+            for rows in (1..20).chain([63, 64, 65, 66, 149]) {
+                for threads in [Threads::All, Threads::One] {
+                    for weights in [
+                        Mat::new(&w, outputs, inputs).t(),
+                        Mat::new(&turned, inputs, outputs),
+                    ] {
+                        let mut few = vec![0.0; rows * outputs];
+                        let x = Mat::new(&x, rows, inputs);
+                        matmul_by(threads, &mut few, outputs, 0.0, x, weights);
+                        assert!(few == many[..few.len()], "{rows} rows, {inputs} to {outputs}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn strided_and_transposed_products_match_the_sum() {

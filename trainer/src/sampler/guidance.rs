@@ -73,14 +73,13 @@ impl Guidance {
             Some(null) if is_inside && self.scale != 1.0 => null,
             _ => return model(x, &vec![timestep as f32; count], batch.labels),
         };
-        let both = [x, x].concat();
         let labels: Vec<u32> = batch
             .labels
             .iter()
             .copied()
             .chain(std::iter::repeat_n(null, count))
             .collect();
-        let mut output = model(&both, &vec![timestep as f32; 2 * count], &labels)?;
+        let mut output = model(x, &vec![timestep as f32; 2 * count], &labels)?;
         let width = output.len() / (2 * count);
         let guided = batch.area
             * match self.mode {

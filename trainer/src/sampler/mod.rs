@@ -9,6 +9,7 @@ pub use guidance::{Guidance, GuidanceMode};
 
 use std::fmt;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use shards::rng::{Philox, Stream};
 
@@ -65,8 +66,8 @@ pub struct Batch<'a> {
 
 /// Samples a batch: latents `[B, C, H, W]`, not yet divided by the scaling factor.
 ///
-/// `model(x, t, y)` gives `[B', 2 C, H, W]` (or `[B', C, H, W]`) for `x` `[B', C, H, W]`, original timesteps and labels;
-/// B' is B, or 2 B where guidance is on: both branches go through in one batch.
+/// `model(x, t, y)` gives `[B', 2 C, H, W]` (or `[B', C, H, W]`) for `x` `[B, C, H, W]` and B' original timesteps and labels;
+/// B' is B, or 2 B where guidance is on: both branches go through in one batch, the images of the second those of the first.
 ///
 /// # Errors
 /// Those of the model.
@@ -82,42 +83,69 @@ pub fn sample<E>(
     for (x, &index) in x.chunks_exact_mut(image).zip(batch.indices) {
         rng.fill_normal(Stream::InitialNoise, index, 0, x);
     }
-    let mut noise = vec![0f32; image];
     for k in (0..schedule.len()).rev() {
-        let timestep = schedule.timestep_map[k];
-        let output = config
-            .guidance
-            .evaluate(schedule.sqrt_recipm1(k), timestep, &x, batch, &mut model)?;
-        let width = output.len() / batch.indices.len();
-        for ((x, output), &index) in x
-            .chunks_exact_mut(image)
-            .zip(output.chunks_exact(width))
-            .zip(batch.indices)
-        {
-            let x_t = widen(x);
-            let (eps, v) = output.split_at(image);
-            let p = schedule.p_mean_variance(k, &x_t, &widen(eps), &widen(v), false);
-            let is_noisy = k > 0 && config.sampler != Sampler::Ddim { eta: 0.0 };
-            if is_noisy {
-                rng.fill_normal(Stream::SamplerNoise, index, timestep, &mut noise);
-            }
-            let next = match config.sampler {
-                Sampler::Ddpm => schedule.p_sample(k, &p, &widen(&noise)),
-                Sampler::Ddim { eta } => {
-                    let step = schedule.ddim_step(k, &x_t, &p.x_start, eta);
-                    step.mean
-                        .iter()
-                        .zip(&noise)
-                        .map(|(m, z)| m + step.sigma * f64::from(*z))
-                        .collect()
-                }
-            };
-            for (x, next) in x.iter_mut().zip(next) {
-                *x = next as f32;
-            }
-        }
+        step(schedule, config, batch, k, &mut x, &mut model)?;
     }
     Ok(x)
+}
+
+/// One step of [`sample`], at index `k` of the schedule: `x` `[B, C, H, W]` becomes what follows it.
+///
+/// # Errors
+/// Those of the model.
+pub fn step<E>(
+    schedule: &Schedule,
+    config: &SampleConfig,
+    batch: &Batch<'_>,
+    k: usize,
+    x: &mut [f32],
+    model: &mut impl FnMut(&[f32], &[f32], &[u32]) -> Result<Vec<f32>, E>,
+) -> Result<(), E> {
+    let image = batch.channels * batch.area;
+    let timestep = schedule.timestep_map[k];
+    let output = config
+        .guidance
+        .evaluate(schedule.sqrt_recipm1(k), timestep, x, batch, model)?;
+    let width = output.len() / batch.indices.len();
+    x.par_chunks_exact_mut(image)
+        .zip(output.par_chunks_exact(width))
+        .zip(batch.indices)
+        .for_each(|((x, output), &index)| step_of_image(schedule, config, index, k, x, output));
+    Ok(())
+}
+
+/// [`step`] of image `index`: `x` `[C, H, W]`, the model's `output` `[2 C, H, W]` or `[C, H, W]`.
+fn step_of_image(
+    schedule: &Schedule,
+    config: &SampleConfig,
+    index: u64,
+    k: usize,
+    x: &mut [f32],
+    output: &[f32],
+) {
+    let x_t = widen(x);
+    let (eps, v) = output.split_at(x.len());
+    let p = schedule.p_mean_variance(k, &x_t, &widen(eps), &widen(v), false);
+    let mut noise = vec![0f32; x.len()];
+    let is_noisy = k > 0 && config.sampler != Sampler::Ddim { eta: 0.0 };
+    if is_noisy {
+        let rng = Philox::new(config.seed);
+        rng.fill_normal(Stream::SamplerNoise, index, schedule.timestep_map[k], &mut noise);
+    }
+    let next = match config.sampler {
+        Sampler::Ddpm => schedule.p_sample(k, &p, &widen(&noise)),
+        Sampler::Ddim { eta } => {
+            let step = schedule.ddim_step(k, &x_t, &p.x_start, eta);
+            step.mean
+                .iter()
+                .zip(&noise)
+                .map(|(m, z)| m + step.sigma * f64::from(*z))
+                .collect()
+        }
+    };
+    for (x, next) in x.iter_mut().zip(next) {
+        *x = next as f32;
+    }
 }
 
 fn widen(values: &[f32]) -> Vec<f64> {
@@ -133,7 +161,7 @@ mod tests {
     /// A model whose output depends on position, timestep and label, image by image.
     fn model(x: &[f32], t: &[f32], y: &[u32]) -> Result<Vec<f32>, Infallible> {
         let mut out = Vec::new();
-        for ((x, t), y) in x.chunks_exact(8).zip(t).zip(y) {
+        for ((x, t), y) in x.chunks_exact(8).cycle().zip(t).zip(y) {
             out.extend(x.iter().map(|x| 0.8 * x + 0.01 * *y as f32));
             out.extend(x.iter().map(|x| (x - t / 1000.0).tanh()));
         }

@@ -157,6 +157,18 @@ fn bench_measures_a_step() {
     for key in ["ms_per_step", "images_per_second", "gflops_per_second"] {
         assert!(report[key].as_f64().unwrap() > 0.0, "{report}");
     }
+
+    args.push("--forward");
+    let (code, out, err) = trainer(&args);
+    assert_eq!(code, 0, "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    for kind in ["training", "inference", "sampling_step"] {
+        for key in ["best_ms", "median_ms", "processor_ms"] {
+            assert!(report[kind][key].as_f64().unwrap() > 0.0, "{report}");
+        }
+    }
+    assert_eq!(report["is_guided"], true);
+    assert!(err.contains("both branches in one batch"), "{err}");
 }
 
 /// Two runs in one folder instead of one run of two processes would go unnoticed.

@@ -30,6 +30,7 @@ pub(crate) fn write(dir: &Path, shape: [usize; 3], classes: usize, count: u64) {
             sha256: None,
             scaling_factor: 1.0,
             downsampling: 1,
+            arithmetic: None,
         },
         store,
         shape,

@@ -297,3 +297,103 @@ fn scores_against_decoded_latents_say_so() {
     let decoded = scores(&elsewhere, &dataset, "precision");
     assert!(warns(&decoded), "{decoded}");
 }
+
+#[test]
+fn a_reference_of_another_transform_is_warned_of_in_text_and_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (photos, drawn, cropped) = (path("photos"), path("drawn"), path("cropped"));
+    pictures(Path::new(&photos), 5, 16, 0);
+    let common = [
+        "preprocess",
+        "encode",
+        "--size",
+        "16",
+        "--vae",
+        "none",
+        "--limit",
+        "5",
+    ];
+    for (rest, out) in [
+        (&["--dataset", "demo"][..], &drawn),
+        (&["--dataset", "folder", "--source", &photos][..], &cropped),
+    ] {
+        let (mut printer, _, err) = Printer::captured();
+        let args = [&common[..], rest, &["--out", out]].concat();
+        let args = args.into_iter().map(Into::into);
+        assert_eq!(preprocess::cli::run(args, &mut printer), 0, "{}", err.text());
+    }
+    let file = path("drawn.npz");
+    let (code, _, err) = eval(&[
+        "reference",
+        &drawn,
+        "--out",
+        &file,
+        "--inception",
+        "random:0",
+        "--no-spatial",
+    ]);
+    assert_eq!(code, 0, "{err}");
+    let told = |images: &str, reference: &str| {
+        let json = scores(images, reference, "precision");
+        json["warnings"]
+            .to_string()
+            .contains("were made otherwise (`drawn 16`)")
+    };
+    assert!(told(&cropped, &file));
+    assert!(told(&cropped, &drawn));
+    assert!(!told(&drawn, &file));
+    // Nothing is known of a folder.
+    assert!(!told(&photos, &file));
+}
+
+#[test]
+fn statistics_that_are_damaged_or_none_of_this_network_are_told_before_the_samples_are_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (samples, file) = (folder.path().join("samples"), folder.path().join("reference.npz"));
+    pictures(&samples, 5, 16, 0);
+    let message = || {
+        let (samples, file) = (samples.display().to_string(), file.display().to_string());
+        let args = ["fid", "--images", &samples, "--reference", &file];
+        let (code, _, err) = eval(&[&args[..], &["--inception", "random:0", "--metrics", "fid"]].concat());
+        assert!(
+            code == 2 && err.contains("reference.npz") && !err.contains("samples  "),
+            "{err}"
+        );
+        err
+    };
+    let write = |mu: &[f64], sigma: &[usize]| {
+        let mut writer = NpzWriter::create(&file).unwrap();
+        writer.array_f64("mu", &[mu.len()], mu.iter().copied()).unwrap();
+        let count = sigma.iter().product();
+        writer
+            .array_f64("sigma", sigma, (0..count).map(|i| i as f64))
+            .unwrap();
+        writer.finish().unwrap();
+    };
+    write(&[1.0; 4], &[4, 4]);
+    assert!(message().contains("4 wide"));
+    let mut bytes = fs_err::read(&file).unwrap();
+    let at = bytes
+        .windows(8)
+        .position(|window| window == 9f64.to_le_bytes())
+        .unwrap();
+    bytes[at] ^= 1;
+    fs_err::write(&file, &bytes).unwrap();
+    assert!(message().contains("damaged"));
+    fs_err::write(&file, &bytes[..bytes.len() - 30]).unwrap();
+    assert!(message().contains("cut short"));
+    write(&[1.0; 4], &[4, 3]);
+    assert!(message().contains("covariance of D x D"));
+    write(&[1.0, f64::NAN, 0.0, 0.0], &[4, 4]);
+    assert!(message().contains("number 1 of `mu` is NaN"));
+}
+
+#[test]
+fn weights_with_another_hash_and_few_samples_are_warned_of() {
+    let of = |id, comparable, samples| crate::commands::scoring::warnings(id, comparable, samples).join("\n");
+    assert_eq!(of("sha256:6726", true, 50_000), "");
+    assert!(of("sha256:00", false, 50_000).contains("not the published file"));
+    assert!(of("random:0", false, 50_000).contains("random"));
+    assert!(of("sha256:6726", true, 49_999).contains("49,999 samples"));
+}

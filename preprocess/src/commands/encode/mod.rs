@@ -5,11 +5,12 @@ mod part;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::console::count::{bytes, parse_count, with_commas};
 use crate::console::{JsonTarget, Printer, exit};
 use crate::dataset::{Request, open::NAMES};
+use crate::device::Devices;
 use crate::pipeline::{self, EncodeConfig, Encoder, part_range};
 
 use super::autoencoder;
@@ -66,12 +67,12 @@ pub struct EncodeArgs {
     #[arg(long, default_value = "0.1%")]
     max_rejects: String,
     /// Where the autoencoder runs: `cpu`, or `cuda:0,1` for one worker on each
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N,..")]
+    device: Devices,
     /// Seed of what is drawn: the demo images, and the noise of `--store sample`
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Images encoded together
+    /// Images encoded together; a GPU likes more
     #[arg(long, default_value_t = 8)]
     batch: usize,
     /// Threads that decode; all cores when absent
@@ -95,12 +96,7 @@ pub struct EncodeArgs {
 pub fn run(args: &EncodeArgs, printer: &mut Printer) -> Result<u8> {
     let json: &JsonTarget = &args.json;
     printer.set_json(json);
-    if args.device != "cpu" {
-        bail!(
-            "--device {}: this program was built without CUDA\nhint: --device cpu",
-            args.device
-        );
-    }
+    let devices = args.device.open()?;
     let part = match args.part {
         Some(part) => Some(part),
         None => part::from_environment()?,
@@ -122,9 +118,18 @@ pub fn run(args: &EncodeArgs, printer: &mut Printer) -> Result<u8> {
         ));
     }
     let size = args.size as usize;
-    let vae = autoencoder::load(&args.vae, size)?;
-    let (vae, memory) = autoencoder::share_memory(vae, size, args.memory, printer);
-    let mut header = header::header(args, &opened, &vae)?;
+    let mut autoencoders = Vec::with_capacity(devices.len());
+    for device in &devices {
+        autoencoders.push(autoencoder::load(&args.vae, size, device)?);
+    }
+    let mut memory = args.memory;
+    if args.device == Devices::Cpu {
+        for vae in &mut autoencoders {
+            memory = autoencoder::share_memory(vae, size, memory, printer);
+        }
+    }
+    let vae = autoencoders.first().context("no device to encode on")?;
+    let mut header = header::header(args, &opened, vae)?;
     header.part = part.and_then(PartChoice::recorded);
     let positions = part.map_or(0..images, |part| part_range(images, part.index, part.count));
     let max_rejects = allowance(&args.max_rejects, positions.end - positions.start)?;
@@ -155,15 +160,13 @@ pub fn run(args: &EncodeArgs, printer: &mut Printer) -> Result<u8> {
         workers,
         memory,
     };
-    // The network runs on all cores by itself; pixels take no more than a conversion, which every worker can do.
-    let encoders: Vec<&dyn Encoder> = vec![
-        &vae;
-        if autoencoder::is_identity(&vae) {
-            workers
-        } else {
-            1
-        }
-    ];
+    // On the processor the network runs on all cores by itself; each GPU has a worker. Pixels take no more than a
+    // conversion, which every worker can do.
+    let encoders: Vec<&dyn Encoder> = if autoencoder::is_identity(vae) {
+        vec![vae; workers]
+    } else {
+        autoencoders.iter().map(|vae| vae as &dyn Encoder).collect()
+    };
     let summary = match pipeline::encode(&config, source, &encoders, printer) {
         Err(error @ pipeline::Error::TooManyRejects { .. }) => {
             printer.error(format_args!("error: {error}"));

@@ -181,11 +181,14 @@ fn misfits_are_errors() {
 
 #[test]
 fn fewer_products_give_the_same_sums() {
-    for (input, out_channels, border) in [
-        ([2, 64, 9, 14], 96, Padding::ONE),
-        ([1, 80, 4, 4], 64, Padding::same(2)),
-        ([1, 64, 1, 3], 64, Padding::ONE),
-        ([1, 65, 40, 70], 64, Padding::ONE),
+    for (input, out_channels, border, padding) in [
+        ([2, 64, 9, 14], 96, Padding::ONE, Padding::ONE),
+        ([1, 80, 4, 4], 64, Padding::same(2), Padding::ONE),
+        ([1, 64, 1, 3], 64, Padding::ONE, Padding::ONE),
+        ([1, 65, 40, 70], 64, Padding::ONE, Padding::ONE),
+        ([2, 64, 9, 14], 96, Padding::NONE, Padding::NONE),
+        ([1, 64, 3, 8], 64, Padding::ONE, Padding::NONE),
+        ([1, 65, 40, 71], 64, Padding::NONE, Padding::NONE),
     ] {
         let [batch, channels, height, width] = input;
         let shape = [out_channels, channels, 3, 3];
@@ -193,7 +196,8 @@ fn fewer_products_give_the_same_sums() {
         let bias = synthetic_tensor("conv.bias", 2, &[out_channels], 12.0);
         let values = synthetic_tensor("input", 3, &[batch * channels * height * width], 12.0);
         let map = FeatureMap::from_nchw(&values, input, border).unwrap();
-        let conv = Conv2d::new(&weight, shape, bias, 1, Padding::ONE).unwrap();
+        let conv = Conv2d::new(&weight, shape, bias, 1, padding).unwrap();
+        let (height, width) = conv.output_size(height, width).unwrap();
         let residual = synthetic_tensor("residual", 4, &[batch * out_channels * height * width], 12.0);
         let residual =
             FeatureMap::from_nchw(&residual, [batch, out_channels, height, width], Padding::NONE).unwrap();

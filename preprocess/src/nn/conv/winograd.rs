@@ -33,6 +33,8 @@ const BLOCK_TILES: usize = 128;
 pub(super) struct Winograd {
     in_channels: usize,
     out_channels: usize,
+    /// Zeros around the image on each side: 1, or 0.
+    padding: usize,
     weight: Vec<f32>,
 }
 
@@ -42,8 +44,8 @@ thread_local! {
 }
 
 impl Winograd {
-    /// Transforms `weight`, laid out `[3][3][in][out]`.
-    pub(super) fn new(weight: &[f32], in_channels: usize, out_channels: usize) -> Self {
+    /// Transforms `weight`, laid out `[3][3][in][out]`, of a layer with `padding` zeros around its input.
+    pub(super) fn new(weight: &[f32], in_channels: usize, out_channels: usize, padding: usize) -> Self {
         let (a, b) = (std::f64::consts::FRAC_1_SQRT_2, std::f64::consts::SQRT_2);
         let g = [
             [1.0, 0.0, 0.0],
@@ -65,11 +67,12 @@ impl Winograd {
         Self {
             in_channels,
             out_channels,
+            padding,
             weight: transformed,
         }
     }
 
-    /// The convolution of `input`, whose border is at least one, into `out`.
+    /// The convolution of `input`, whose border is at least the padding, into `out`.
     pub(super) fn run(&self, input: &FeatureMap, bias: &[f32], output: Output<'_>, out: &mut FeatureMap) {
         let [batch, height, width, _] = out.shape();
         let (down, across) = (height.div_ceil(OUT), width.div_ceil(OUT));
@@ -157,11 +160,12 @@ impl Winograd {
         let channels = self.in_channels;
         let [_, height, width, _] = input.shape();
         let (border, pitch) = (input.padding(), input.padded_width() * channels);
-        let first_row = n * input.padded_height() + border.top - 1 + ty * OUT;
-        let start = first_row * pitch + (border.left - 1 + tx * OUT) * channels;
+        let first_row = n * input.padded_height() + border.top - self.padding + ty * OUT;
+        let start = first_row * pitch + (border.left - self.padding + tx * OUT) * channels;
         let length = IN * channels;
         let (patch, between) = between.split_at_mut(PRODUCTS * channels);
-        let (rows, columns) = (IN.min(height + 2 - ty * OUT), IN.min(width + 2 - tx * OUT));
+        let left = |side: usize, tile: usize| IN.min(side + 2 * self.padding - tile * OUT);
+        let (rows, columns) = (left(height, ty), left(width, tx));
         let (source, pitch) = if rows == IN && columns == IN {
             (&input.data()[start..], pitch)
         } else {

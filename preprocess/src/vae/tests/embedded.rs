@@ -47,8 +47,8 @@ fn a_record_finds_its_autoencoder_and_tells_when_it_was_replaced() {
 fn images_in_work_at_one_time_follow_the_memory_and_do_not_change_the_moments() {
     let sd = VaeConfig::stable_diffusion();
     assert_eq!(
-        sd.image_bytes(512, 512),
-        4 * sd.image_bytes(256, 256),
+        sd.map_bytes(512, 512),
+        4 * sd.map_bytes(256, 256),
         "activations grow with the pixels"
     );
     let threads = rayon::current_num_threads();
@@ -63,7 +63,8 @@ fn images_in_work_at_one_time_follow_the_memory_and_do_not_change_the_moments() 
         (2 * image, 2.min(threads)),
         (1 << 40, threads),
     ] {
-        let bounded = vae().with_activation_bytes(bytes);
+        let mut bounded = vae();
+        bounded.set_activation_bytes(bytes);
         assert_eq!(bounded.at_once(64, 64), at_once, "{bytes} bytes");
         assert_eq!(moments(&bounded), moments(&usual));
     }

@@ -28,6 +28,27 @@ fn mean_magnitude(values: &[f32]) -> f32 {
 
 #[test]
 fn stable_diffusions_network_matches_f64_to_2e_5() {
+    check(|config, get| AutoencoderKl::from_tensors(config, record(), get, &Device::Cpu).unwrap());
+}
+
+#[test]
+fn stable_diffusions_network_in_tensors_matches_f64_to_2e_5() {
+    check(in_tensors);
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a GPU"]
+fn stable_diffusions_network_on_a_gpu_matches_f64_to_2e_5() {
+    check(|config, get| {
+        let gpu = Device::new_cuda(0).unwrap();
+        let vae = AutoencoderKl::from_tensors(config, record(), get, &gpu).unwrap();
+        assert_eq!(vae.record().arithmetic.as_deref(), Some(GPU_ARITHMETIC));
+        vae
+    });
+}
+
+fn check(build: impl Fn(VaeConfig, &mut GetTensor<'_>) -> AutoencoderKl) {
     let config = VaeConfig::stable_diffusion();
     let shapes = tensor_shapes(&config);
     assert_eq!(shapes.len(), 248);
@@ -49,7 +70,7 @@ fn stable_diffusions_network_matches_f64_to_2e_5() {
             .unwrap();
         Ok(synthetic_tensor(name, ordinal as u32, shape, 12.0))
     };
-    let vae = AutoencoderKl::from_tensors(config, record(), &mut get, &Device::Cpu).unwrap();
+    let vae = build(config, &mut get);
 
     let posterior = vae.encode(&test_image(48, 40)).unwrap();
     assert_eq!(posterior.mean.dims(), [1, 4, 5, 6]);

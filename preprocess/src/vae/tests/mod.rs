@@ -1,6 +1,7 @@
 //! Promises of the whole autoencoder.
 
 mod embedded;
+mod forms;
 mod golden;
 mod layouts;
 
@@ -27,7 +28,15 @@ fn record() -> VaeRecord {
         sha256: None,
         scaling_factor: 0.18215,
         downsampling: 8,
+        arithmetic: None,
     }
+}
+
+/// The form of candle's tensors, on the processor.
+fn in_tensors(config: VaeConfig, get: &mut GetTensor<'_>) -> AutoencoderKl {
+    let device = Device::Cpu;
+    let layers = Layers::Tensors(Form::load(&Tensors { device }, &config, get).unwrap().into());
+    AutoencoderKl::of_layers(config, record(), layers, &Device::Cpu)
 }
 
 /// Names and shapes of a network's tensors, sorted by name.

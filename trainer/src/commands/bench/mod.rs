@@ -1,13 +1,16 @@
-//! `trainer bench`: time and memory of training steps.
+//! `trainer bench`: time and memory of training steps, or of forward passes and sampling steps.
+
+mod forward;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use preprocess::console::count::bytes;
 use preprocess::console::{JsonTarget, Printer, exit};
 
-use super::ranks::{threads_of, with_ranks};
+use super::ranks::{TransportArgs, threads_of, with_ranks_over};
 use super::{ConfigArgs, MemoryArgs, with_threads};
 use crate::cost::TRAINING_PASSES;
 use crate::distributed::{HostReducer, processes_of_machine};
@@ -24,7 +27,12 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     #[command(flatten)]
+    transport: TransportArgs,
+    #[command(flatten)]
     memory: MemoryArgs,
+    /// Time what sampling does: a forward pass in training and in inference, and a sampling step
+    #[arg(long)]
+    forward: bool,
     /// Print where the time goes, by kind of operation
     #[arg(long)]
     profile: bool,
@@ -39,7 +47,9 @@ pub struct BenchArgs {
 /// For a wrong configuration.
 pub fn run(args: &BenchArgs, printer: &mut Printer) -> Result<u8> {
     printer.set_json(&args.json);
-    with_ranks(printer, |printer, reducer| time(args, printer, reducer))
+    with_ranks_over(args.transport, printer, |printer, reducer| {
+        time(args, printer, reducer)
+    })
 }
 
 /// Times the steps of one of the processes that train together, or of the only one; the first reports.
@@ -54,20 +64,16 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
     if let Some(available) = args.memory.available() {
         memory::check(&slice_of(config, ranks), 0, available, sharing)?;
     }
+    if args.forward {
+        return forward::run(args, config, ranks, printer);
+    }
     let threads = threads_of(config.run.threads, reducer);
     let times = with_threads(threads, || Ok(step_times(config, args.steps, reducer)?))?;
     if rank > 0 {
         return Ok(exit::DONE);
     }
     let total = times.iter().sum::<f64>();
-    let ops = profile::take().map(|time| 1e3 * time.as_secs_f64());
-    let rest = total - ops.iter().sum::<f64>();
-    let table: Vec<(&str, f64)> = Op::ALL
-        .iter()
-        .zip(ops)
-        .map(|(op, time)| (op.name(), time))
-        .chain([("the rest", rest)])
-        .collect();
+    let table = by_kind(profile::take(), total);
     let (best, median) = (times[0], times[times.len() / 2]);
     let images = config.optim.global_batch_size as f64;
     // Two floating-point operations a multiply-add.
@@ -83,13 +89,7 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
         peak.map_or_else(String::new, |peak| format!(", {} at most", bytes(peak)))
     ));
     if args.profile {
-        for (name, time) in &table {
-            printer.say(format_args!(
-                "  {name:<24} {:>9.2} ms {:>6.1} %",
-                time / args.steps as f64,
-                100.0 * time / total
-            ));
-        }
+        say_kinds(printer, &table, total, args.steps);
     }
     let report = serde_json::json!({
         "ms_per_step": median,
@@ -104,4 +104,23 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
     });
     printer.json(json, &report)?;
     Ok(exit::DONE)
+}
+
+/// The time of every kind of operation in `total` milliseconds, and of the rest.
+fn by_kind(ops: [Duration; Op::ALL.len()], total: f64) -> Vec<(&'static str, f64)> {
+    let ops = ops.map(|time| 1e3 * time.as_secs_f64());
+    let rest = total - ops.iter().sum::<f64>();
+    let kinds = Op::ALL.iter().zip(ops).map(|(op, time)| (op.name(), time));
+    kinds.chain([("the rest", rest)]).collect()
+}
+
+/// Prints [`by_kind`] of one of `steps` steps that took `total` milliseconds together.
+fn say_kinds(printer: &mut Printer, kinds: &[(&str, f64)], total: f64, steps: u64) {
+    for (name, time) in kinds {
+        printer.say(format_args!(
+            "  {name:<24} {:>9.2} ms {:>6.1} %",
+            time / steps as f64,
+            100.0 * time / total
+        ));
+    }
 }

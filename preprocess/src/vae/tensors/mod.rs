@@ -1,0 +1,161 @@
+//! The network in candle's tensors: f32, channels first, on any of candle's devices. Made for GPUs; on the processor it
+//! is the slow twin of [`Host`](super::host::Host), and there tests compare the two.
+
+#[cfg(feature = "cudnn")]
+mod cudnn;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::Module as _;
+use candle_nn::ops::softmax_last_dim;
+
+use super::backend::Backend;
+use super::config::NORM_EPS;
+use super::error::Error;
+use crate::nn::{Activation, Padding};
+
+/// Scores of one image that attention holds at a time: 256 MiB. Images of 512 pixels (4,096 tokens) and less are one block.
+const BLOCK_SCORES: usize = 1 << 26;
+
+/// Activations of the widest stage that live at one time: those of a group norm, which candle composes of simple passes,
+/// and without cuDNN the nine shifted copies that a 3x3 convolution multiplies.
+pub(super) const LIVE_MAPS: u64 = if cfg!(feature = "cudnn") { 8 } else { 17 };
+
+/// See [the module](self): the device that weights go to.
+pub(crate) struct Tensors {
+    pub(crate) device: Device,
+}
+
+/// A convolution with its weights.
+pub(crate) struct Conv {
+    /// `[out, in, kh, kw]`.
+    weight: Tensor,
+    /// `[1, out, 1, 1]`.
+    bias: Tensor,
+    stride: usize,
+    padding: Padding,
+}
+
+impl Backend for Tensors {
+    type Map = Tensor;
+    type Conv = Conv;
+    type Norm = candle_nn::GroupNorm;
+
+    fn conv_layer(
+        &self,
+        weight: Vec<f32>,
+        shape: [usize; 4],
+        bias: Vec<f32>,
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Conv, Error> {
+        Ok(Conv {
+            weight: Tensor::from_vec(weight, &shape[..], &self.device)?,
+            bias: Tensor::from_vec(bias, (1, shape[0], 1, 1), &self.device)?,
+            stride,
+            padding,
+        })
+    }
+
+    fn norm_layer(
+        &self,
+        groups: usize,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+    ) -> Result<candle_nn::GroupNorm, Error> {
+        let channels = weight.len();
+        let weight = Tensor::from_vec(weight, channels, &self.device)?;
+        let bias = Tensor::from_vec(bias, channels, &self.device)?;
+        Ok(candle_nn::GroupNorm::new(
+            weight, bias, channels, groups, NORM_EPS,
+        )?)
+    }
+
+    fn conv(layer: &Conv, x: &Tensor, _: Padding, residual: Option<&Tensor>) -> Result<Tensor, Error> {
+        let sides = layer.padding;
+        let even = sides == Padding::same(sides.top);
+        let padded = if even {
+            x.clone()
+        } else {
+            x.pad_with_zeros(2, sides.top, sides.bottom)?
+                .pad_with_zeros(3, sides.left, sides.right)?
+        };
+        let padding = if even { sides.top } else { 0 };
+        let y = convolve(&padded, &layer.weight, padding, layer.stride)?.broadcast_add(&layer.bias)?;
+        Ok(match residual {
+            Some(residual) => (y + residual)?,
+            None => y,
+        })
+    }
+
+    fn norm(
+        layer: &candle_nn::GroupNorm,
+        x: &Tensor,
+        activation: Activation,
+        _: Padding,
+    ) -> Result<Tensor, Error> {
+        let y = layer.forward(x)?;
+        Ok(match activation {
+            Activation::None => y,
+            Activation::Relu => y.relu()?,
+            Activation::Silu => y.silu()?,
+        })
+    }
+
+    fn norm_own(layer: &candle_nn::GroupNorm, x: Tensor, activation: Activation) -> Result<Tensor, Error> {
+        Self::norm(layer, &x, activation, Padding::NONE)
+    }
+
+    fn attention(qkv: &Tensor) -> Result<Tensor, Error> {
+        let (batch, channels, height, width) = qkv.dims4()?;
+        let (channels, tokens) = (channels / 3, height * width);
+        let qkv = qkv.reshape((batch, 3 * channels, tokens))?;
+        let part = |number: usize| qkv.narrow(1, number * channels, channels);
+        // [B, T, C], [B, C, T], [B, T, C]
+        let query = (part(0)?.transpose(1, 2)?.contiguous()? / (channels as f64).sqrt())?;
+        let key = part(1)?.contiguous()?;
+        let value = part(2)?.transpose(1, 2)?.contiguous()?;
+        let at_once = (BLOCK_SCORES / tokens.max(1)).max(1);
+        let mut mixed = Vec::new();
+        for first in (0..tokens).step_by(at_once) {
+            let query = query
+                .narrow(1, first, at_once.min(tokens - first))?
+                .contiguous()?;
+            let weights = softmax_last_dim(&query.matmul(&key)?)?;
+            mixed.push(weights.matmul(&value)?);
+        }
+        let mixed = Tensor::cat(&mixed, 1)?.transpose(1, 2)?.contiguous()?;
+        Ok(mixed.reshape((batch, channels, height, width))?)
+    }
+
+    fn enlarge(x: &Tensor, _: Padding) -> Result<Tensor, Error> {
+        let (_, _, height, width) = x.dims4()?;
+        Ok(x.upsample_nearest2d(2 * height, 2 * width)?)
+    }
+}
+
+/// `x` `[B, in, H, W]` with `weight` `[out, in, kh, kw]`.
+#[cfg(not(feature = "cudnn"))]
+fn convolve(x: &Tensor, weight: &Tensor, padding: usize, stride: usize) -> candle_core::Result<Tensor> {
+    x.conv2d(weight, padding, stride, 1, 1)
+}
+
+#[cfg(feature = "cudnn")]
+use cudnn::convolve;
+
+/// Applies `forward` to a batch `[B, C, H, W]`, `at_once` images at a time, on `device`.
+pub(super) fn map_batches(
+    batch: &Tensor,
+    at_once: usize,
+    device: &Device,
+    forward: impl Fn(&Tensor) -> Result<Tensor, Error>,
+) -> Result<Tensor, Error> {
+    let images = batch.dim(0)?;
+    let mut done = Vec::new();
+    for first in (0..images).step_by(at_once) {
+        let some = batch.narrow(0, first, at_once.min(images - first))?;
+        done.push(forward(
+            &some.to_device(device)?.to_dtype(DType::F32)?.contiguous()?,
+        )?);
+    }
+    Ok(Tensor::cat(&done, 0)?)
+}
