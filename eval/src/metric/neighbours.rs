@@ -52,11 +52,22 @@ pub fn nearest(reference: &[f32], points: &[f32], dim: usize) -> Result<Vec<[Nei
                     insert(&mut nearest, (j, distance));
                 }
             }
-            nearest.map(|(j, distance)| (j, distance.max(0.0).sqrt()))
+            // From products, distances of vectors that lie close together are mostly rounding.
+            let mut nearest = nearest.map(|(j, _)| (j, distance(row, &reference[j * dim..][..dim])));
+            nearest.sort_by(|a, b| a.1.total_cmp(&b.1));
+            nearest
         };
         rows.chunks_exact(dim).enumerate().map(of_row).collect::<Vec<_>>()
     });
     Ok(tasks.collect::<Vec<_>>().concat())
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let squares = a
+        .iter()
+        .zip(b)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+    squares.sum::<f64>().sqrt()
 }
 
 fn square(row: &[f32]) -> f64 {
