@@ -10,19 +10,14 @@ namespace {
 template <class T, int V>
 __device__ __forceinline__ void bias_gelu_rows(GlobalOut<T> pre, GlobalIn<float> bias, GlobalOut<T> out, int rows, int cols,
                                                int kind) {
-  int packs = cols / V;
-  long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  long long part = thread / packs;
-  int column = int(thread % packs) * V;
-  long long row = part * ROWS_PER_THREAD;
-  if (row >= rows) return;
-  int end = int(min(row + ROWS_PER_THREAD, (long long)rows));
+  Strip strip;
+  if (!strip_of_thread<V>(rows, cols, strip)) return;
   float b[V];
 #pragma unroll
-  for (int k = 0; k < V; k++) b[k] = bias[column + k];
+  for (int k = 0; k < V; k++) b[k] = bias[strip.column + k];
 #pragma unroll 4
-  for (int r = int(row); r < end; r++) {
-    size_t at = size_t(r) * cols + column;
+  for (int r = strip.row; r < strip.end; r++) {
+    size_t at = size_t(r) * cols + strip.column;
     Pack<V> x = load_pack<V, T>(pre, at), y;
 #pragma unroll
     for (int k = 0; k < V; k++) {
@@ -37,17 +32,12 @@ __device__ __forceinline__ void bias_gelu_rows(GlobalOut<T> pre, GlobalIn<float>
 template <class T, int V>
 __device__ __forceinline__ void gelu_backward_rows(GlobalIn<T> pre, GlobalOut<T> d, GlobalOut<float> partial, int rows,
                                                    int cols, int kind) {
-  int packs = cols / V;
-  long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  long long part = thread / packs;
-  int column = int(thread % packs) * V;
-  long long row = part * ROWS_PER_THREAD;
-  if (row >= rows) return;
-  int end = int(min(row + ROWS_PER_THREAD, (long long)rows));
+  Strip strip;
+  if (!strip_of_thread<V>(rows, cols, strip)) return;
   Pack<V> sum = {};
 #pragma unroll 4
-  for (int r = int(row); r < end; r++) {
-    size_t at = size_t(r) * cols + column;
+  for (int r = strip.row; r < strip.end; r++) {
+    size_t at = size_t(r) * cols + strip.column;
     Pack<V> x = load_pack<V, T>(pre, at), g = load_pack<V, T>(d, at);
 #pragma unroll
     for (int k = 0; k < V; k++) {
@@ -57,7 +47,7 @@ __device__ __forceinline__ void gelu_backward_rows(GlobalIn<T> pre, GlobalOut<T>
     store_pack<V, T>(d, at, g);
   }
 #pragma unroll
-  for (int k = 0; k < V; k++) partial[part * cols + column + k] = sum.v[k];
+  for (int k = 0; k < V; k++) partial[strip.part * cols + strip.column + k] = sum.v[k];
 }
 
 template <class T>

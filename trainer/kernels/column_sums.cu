@@ -8,23 +8,18 @@ namespace {
 template <class T, int V, bool ROUND>
 __device__ __forceinline__ void column_partials_rows(GlobalIn<T> d, GlobalOut<bf16> rounded, GlobalOut<float> partial,
                                                      int rows, int cols) {
-  int packs = cols / V;
-  long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  long long part = thread / packs;
-  int column = int(thread % packs) * V;
-  long long row = part * ROWS_PER_THREAD;
-  if (row >= rows) return;
-  int end = int(min(row + ROWS_PER_THREAD, (long long)rows));
+  Strip strip;
+  if (!strip_of_thread<V>(rows, cols, strip)) return;
   Pack<V> sum = {};
 #pragma unroll 8
-  for (int r = int(row); r < end; r++) {
-    Pack<V> x = load_pack<V, T>(d, size_t(r) * cols + column);
-    if (ROUND) store_pack<V, bf16>(rounded, size_t(r) * cols + column, x);
+  for (int r = strip.row; r < strip.end; r++) {
+    Pack<V> x = load_pack<V, T>(d, size_t(r) * cols + strip.column);
+    if (ROUND) store_pack<V, bf16>(rounded, size_t(r) * cols + strip.column, x);
 #pragma unroll
     for (int k = 0; k < V; k++) sum.v[k] += x.v[k];
   }
 #pragma unroll
-  for (int k = 0; k < V; k++) partial[part * cols + column + k] = sum.v[k];
+  for (int k = 0; k < V; k++) partial[strip.part * cols + strip.column + k] = sum.v[k];
 }
 
 template <class T, bool ROUND = false>

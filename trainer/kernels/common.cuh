@@ -104,6 +104,25 @@ template <int COUNT, class T> __device__ __forceinline__ void block_sums(T (&v)[
   }
 }
 
+/// What a thread works on: some columns of ROWS_PER_THREAD rows of a matrix.
+struct Strip {
+  /// Number of its rows' partial sums.
+  long long part;
+  int column, row, end;
+};
+
+/// False for a thread beyond the last strip.
+template <int V> __device__ __forceinline__ bool strip_of_thread(int rows, int cols, Strip &strip) {
+  int packs = cols / V;
+  long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  strip.part = thread / packs;
+  strip.column = int(thread % packs) * V;
+  long long row = strip.part * ROWS_PER_THREAD;
+  strip.row = int(row);
+  strip.end = int(min(row + ROWS_PER_THREAD, (long long)rows));
+  return row < rows;
+}
+
 /// Which GELU: as `ops::bias_gelu::Gelu`.
 constexpr int GELU_TANH = 0, GELU_ERF = 1;
 

@@ -7,21 +7,17 @@ namespace {
 template <class T, int V>
 __device__ __forceinline__ void gate_rows(GlobalOut<T> a, GlobalIn<float> bias_a, GlobalOut<T> b, GlobalIn<float> bias_b,
                                           GlobalOut<T> out, int rows, int cols, int kind) {
-  int packs = cols / V;
-  long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  int column = int(thread % packs) * V;
-  long long row = thread / packs * ROWS_PER_THREAD;
-  if (row >= rows) return;
-  int end = int(min(row + ROWS_PER_THREAD, (long long)rows));
+  Strip strip;
+  if (!strip_of_thread<V>(rows, cols, strip)) return;
   float add_a[V], add_b[V];
 #pragma unroll
   for (int k = 0; k < V; k++) {
-    add_a[k] = bias_a[column + k];
-    add_b[k] = bias_b[column + k];
+    add_a[k] = bias_a[strip.column + k];
+    add_b[k] = bias_b[strip.column + k];
   }
 #pragma unroll 2
-  for (int r = int(row); r < end; r++) {
-    size_t at = size_t(r) * cols + column;
+  for (int r = strip.row; r < strip.end; r++) {
+    size_t at = size_t(r) * cols + strip.column;
     Pack<V> x = load_pack<V, T>(a, at), y = load_pack<V, T>(b, at), product;
 #pragma unroll
     for (int k = 0; k < V; k++) {
@@ -39,17 +35,12 @@ template <class T, int V>
 __device__ __forceinline__ void gate_backward_rows(GlobalOut<T> a, GlobalOut<T> b, GlobalIn<T> d_out,
                                                    GlobalOut<float> partial_a, GlobalOut<float> partial_b, int rows, int cols,
                                                    int kind) {
-  int packs = cols / V;
-  long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  long long part = thread / packs;
-  int column = int(thread % packs) * V;
-  long long row = part * ROWS_PER_THREAD;
-  if (row >= rows) return;
-  int end = int(min(row + ROWS_PER_THREAD, (long long)rows));
+  Strip strip;
+  if (!strip_of_thread<V>(rows, cols, strip)) return;
   Pack<V> sum_a = {}, sum_b = {};
 #pragma unroll 2
-  for (int r = int(row); r < end; r++) {
-    size_t at = size_t(r) * cols + column;
+  for (int r = strip.row; r < strip.end; r++) {
+    size_t at = size_t(r) * cols + strip.column;
     Pack<V> x = load_pack<V, T>(a, at), y = load_pack<V, T>(b, at), d = load_pack<V, T>(d_out, at);
 #pragma unroll
     for (int k = 0; k < V; k++) {
@@ -64,8 +55,8 @@ __device__ __forceinline__ void gate_backward_rows(GlobalOut<T> a, GlobalOut<T> 
   }
 #pragma unroll
   for (int k = 0; k < V; k++) {
-    partial_a[part * cols + column + k] = sum_a.v[k];
-    partial_b[part * cols + column + k] = sum_b.v[k];
+    partial_a[strip.part * cols + strip.column + k] = sum_a.v[k];
+    partial_b[strip.part * cols + strip.column + k] = sum_b.v[k];
   }
 }
 

@@ -6,12 +6,12 @@
 namespace {
 
 /// What a thread works on: some columns of some rows of one image.
-struct Strip {
+struct ImageStrip {
   int image, part, column, row, end;
 };
 
 /// False for a thread beyond the last strip.
-template <int V> __device__ __forceinline__ bool strip_of_thread(int batch, int rows, int dim, Strip &strip) {
+template <int V> __device__ __forceinline__ bool strip_of_image(int batch, int rows, int dim, ImageStrip &strip) {
   int packs = dim / V, parts = (rows + ROWS_PER_THREAD - 1) / ROWS_PER_THREAD;
   long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   long long of_all = thread / packs;
@@ -26,8 +26,8 @@ template <int V> __device__ __forceinline__ bool strip_of_thread(int batch, int 
 template <int V>
 __device__ __forceinline__ void residual_rows(GlobalIn<float> input, GlobalIn<float> bias, GlobalOut<float> out, int batch,
                                               int rows, int dim) {
-  Strip strip;
-  if (!strip_of_thread<V>(batch, rows, dim, strip)) return;
+  ImageStrip strip;
+  if (!strip_of_image<V>(batch, rows, dim, strip)) return;
   float b[V];
 #pragma unroll
   for (int k = 0; k < V; k++) b[k] = bias[strip.column + k];
@@ -44,8 +44,8 @@ __device__ __forceinline__ void residual_rows(GlobalIn<float> input, GlobalIn<fl
 template <class T, int V>
 __device__ __forceinline__ void gated_rows(GlobalIn<float> input, GlobalIn<float> modulation, GlobalIn<float> bias,
                                            GlobalOut<T> branch, GlobalOut<float> out, int batch, int rows, int dim) {
-  Strip strip;
-  if (!strip_of_thread<V>(batch, rows, dim, strip)) return;
+  ImageStrip strip;
+  if (!strip_of_image<V>(batch, rows, dim, strip)) return;
   float b[V], gate[V];
 #pragma unroll
   for (int k = 0; k < V; k++) {
@@ -70,8 +70,8 @@ template <class T, int V>
 __device__ __forceinline__ void gated_backward_rows(GlobalIn<float> d_out, GlobalIn<float> modulation, GlobalIn<T> branch,
                                                     GlobalOut<T> d_branch, GlobalOut<float> partial_gate,
                                                     GlobalOut<float> partial_bias, int batch, int rows, int dim) {
-  Strip strip;
-  if (!strip_of_thread<V>(batch, rows, dim, strip)) return;
+  ImageStrip strip;
+  if (!strip_of_image<V>(batch, rows, dim, strip)) return;
   float gate[V];
 #pragma unroll
   for (int k = 0; k < V; k++) gate[k] = modulation[(size_t(strip.image) * 3 + 2) * dim + strip.column + k];
