@@ -11,7 +11,7 @@ use shards::shuffle::epoch_order;
 
 use crate::dataset_images::DatasetImages;
 use crate::error::{Error, Result};
-use crate::inception::weights::hex;
+use crate::inception::weights::{hex, sha256_of};
 use crate::npz::NpzReader;
 use crate::transform::{NPZ_TRANSFORM, UNKNOWN};
 
@@ -101,20 +101,20 @@ impl ImageSource {
         }
     }
 
-    /// SHA-256 of the archive, of the files of a folder one after the other, or of what decides the pixels of a dataset;
-    /// hexadecimal.
+    /// SHA-256 of the archive, of the hashes of a folder's files one after the other, or of what decides the pixels of a
+    /// dataset; hexadecimal.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn content_hash(&self) -> Result<String> {
         match self {
             Self::Folder(files) => {
-                let hashes: Result<Vec<_>> = files.par_iter().map(|file| hash_of_file(file)).collect();
+                let hashes: Result<Vec<_>> = files.par_iter().map(|file| sha256_of(file)).collect();
                 let mut all = Sha256::new();
                 hashes?.iter().for_each(|hash| all.update(hash));
                 Ok(hex(&all.finalize()))
             }
-            Self::Npz(path) => Ok(hex(&hash_of_file(path)?)),
+            Self::Npz(path) => sha256_of(path),
             Self::Dataset(dataset) => Ok(dataset.content_hash()),
         }
     }
@@ -247,13 +247,6 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
                 .iter()
                 .any(|extension| found.eq_ignore_ascii_case(extension))
         })
-}
-
-fn hash_of_file(path: &Path) -> Result<[u8; 32]> {
-    let mut file = fs_err::File::open(path).map_err(Error::io(path))?;
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(Error::io(path))?;
-    Ok(hasher.finalize().into())
 }
 
 /// All pictures below `folder`.

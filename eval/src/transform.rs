@@ -9,7 +9,6 @@ use shards::manifest::Manifest;
 use crate::dataset_images;
 use crate::error::Result;
 use crate::images::ImageSource;
-use crate::npz::NpzReader;
 
 /// Array of a reference file with the words of [`ImageSource::transform`].
 pub const NPZ_TRANSFORM: &str = "transform";
@@ -24,12 +23,8 @@ pub fn of_images(source: &ImageSource) -> Result<Option<String>> {
     Ok(match source {
         ImageSource::Folder(_) => None,
         ImageSource::Dataset(dataset) => Some(dataset_images::transform(dataset.manifest())),
-        ImageSource::Npz(path) => {
-            let mut reader = NpzReader::open(path)?;
-            if !reader.has(NPZ_TRANSFORM) {
-                return Ok(None);
-            }
-            let text = reader.read_text(NPZ_TRANSFORM)?;
+        ImageSource::Npz(_) => {
+            let text = source.transform()?;
             // Whether they went through an autoencoder is another matter, and has a warning of its own.
             let crop = text.split_once(", decoded").map_or(&*text, |(crop, _)| crop);
             (crop != UNKNOWN).then(|| crop.to_owned())

@@ -84,7 +84,16 @@ fn evaluate(
     };
     let inception = args.scoring.inception.load()?;
     let reports = args.out.is_some();
-    let Some(scored) = score(&source, &args.scoring, reports, &inception, printer, group)? else {
+    let Some(scored) = score(
+        &source,
+        &args.scoring,
+        reports,
+        &mut None,
+        &inception,
+        printer,
+        group,
+    )?
+    else {
         return Ok(None);
     };
     let runs: Vec<(String, PathBuf)> = run

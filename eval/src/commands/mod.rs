@@ -1,5 +1,6 @@
 //! One subcommand a file.
 
+mod against;
 pub mod fid;
 pub mod quickstart;
 mod reconstruct;

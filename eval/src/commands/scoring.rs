@@ -8,6 +8,7 @@ use preprocess::console::{Printer, count};
 use preprocess::image::RgbImage;
 use trainer::distributed::HostReducer;
 
+use super::against::Against;
 use crate::features::{Keep, Summary};
 use crate::generated::{GeneratedImages, Stage};
 use crate::images::ImageSource;
@@ -17,7 +18,7 @@ use crate::metric::fid::frechet_distance;
 use crate::metric::precision_recall::{Distances, precision_recall};
 use crate::neighbours;
 use crate::reference::{self, REFERENCE_IMAGES};
-use crate::report::{EVALUATOR, Picture, ReferenceRecord, Scores};
+use crate::report::{EVALUATOR, Picture, Scores};
 use crate::transform;
 
 /// Samples that the literature's numbers are computed from.
@@ -94,11 +95,12 @@ pub(super) struct Scored {
 }
 
 /// The scores and the first samples, which are compared with the images of the reference if `looks_for_copies`; `None` in
-/// all processes but the first.
+/// all processes but the first. The reference stays in `known`, for the next samples.
 pub(super) fn score(
     source: &Samples<'_>,
     args: &ScoringArgs,
     looks_for_copies: bool,
+    known: &mut Option<Against>,
     inception: &LoadedInception,
     printer: &mut Printer,
     group: &mut HostReducer,
@@ -106,8 +108,7 @@ pub(super) fn score(
     let wants = |metric| args.metrics.contains(&metric);
     let manifold = wants(Metric::Precision) || wants(Metric::Recall);
     // Wrong paths should be told before minutes of work.
-    let reference_path = reference_of(args, source)?;
-    let reference_source = ImageSource::open(&reference_path)?;
+    let mut against = Against::open(&reference_of(args, source)?, known.take())?;
     let (total, images) = match source {
         Samples::Images(path, images) => (images.count()?.min(args.samples()), path.display().to_string()),
         Samples::Model(samples) => (samples.count(), samples.description()),
@@ -127,13 +128,13 @@ pub(super) fn score(
         logits: wants(Metric::Is),
     };
     // Images beside statistics are not looked at for their neighbours alone: the network takes minutes for them.
-    let has_rows = manifold || looks_for_copies && !reference_source.has_statistics()?;
+    let has_rows = manifold || looks_for_copies && !against.source.has_statistics()?;
     let keep_reference = Keep {
         pool_rows: if has_rows { REFERENCE_IMAGES } else { 0 },
         logits: false,
         ..keep_samples
     };
-    reference::check(&reference_source, keep_reference)?;
+    against.check(keep_reference)?;
     let seen = match source {
         Samples::Images(_, images) if group.rank() == 0 => {
             Some(summarise(images, inception, keep_samples, total, printer)?)
@@ -145,33 +146,20 @@ pub(super) fn score(
         return Ok(None);
     };
 
-    let mut progress = Progress::new(printer, "reference", "images", 0, None);
-    let reference = reference::load(
-        &reference_source,
-        &inception.network,
-        &inception.id,
-        keep_reference,
-        |done| {
-            progress.set(printer, done, "");
-        },
-    )?;
-    progress.finish();
-    check_sizes(&samples, &reference)?;
+    let compared = against.seen(inception, keep_reference, printer)?;
+    let reference = compared.summary;
+    check_sizes(&samples, reference)?;
 
     let mut scores = Scores {
         samples: samples.count,
         comparable: inception.comparable,
         images,
-        reference: reference_path.display().to_string(),
+        reference: compared.path.display().to_string(),
         inception: inception.id.clone(),
         image_size: samples.size.map_or([0, 0], |(height, width)| [height, width]),
         inception_score: samples.inception_score,
         evaluator: EVALUATOR.to_owned(),
-        against: ReferenceRecord {
-            sha256: reference_source.content_hash()?,
-            transform: reference_source.transform()?,
-            images: Some(reference.count).filter(|&count| count > 0),
-        },
+        against: compared.record.clone(),
         model: match source {
             Samples::Images(..) => None,
             Samples::Model(samples) => Some(samples.record()),
@@ -204,7 +192,7 @@ pub(super) fn score(
             shown.len(),
         )?
     {
-        neighbours = neighbours::picture(&found, &shown, |numbers| reference_source.pick(numbers))?;
+        neighbours = neighbours::picture(&found, &shown, |numbers| compared.source.pick(numbers))?;
         scores.neighbours = Some(found);
     }
     scores.warnings = warnings(&scores.inception, scores.comparable, scores.samples);
@@ -212,11 +200,11 @@ pub(super) fn score(
         Samples::Images(_, images) => transform::of_images(images)?,
         Samples::Model(samples) => samples.model().transform(),
     };
-    let theirs = transform::of_images(&reference_source)?;
+    let theirs = transform::of_images(compared.source)?;
     scores
         .warnings
         .extend(transform::warning(ours.as_deref(), theirs.as_deref()));
-    if let Some(warning) = reference_source.warning()? {
+    if let Some(warning) = compared.source.warning()? {
         scores.warnings.push(format!("reference images {warning}"));
     }
     match source {
@@ -233,6 +221,7 @@ pub(super) fn score(
             .warnings
             .push("precision and recall are from distances in half precision".to_owned());
     }
+    *known = Some(against);
     Ok(Some(Scored {
         scores,
         shown,

@@ -93,7 +93,7 @@ fn points(args: &Args, printer: &mut Printer, group: &mut HostReducer) -> Result
     let inception = args.scoring.inception.load()?;
     let paths = models(args)?;
     let all = paths.len() * args.cfg.len();
-    let mut points = Vec::new();
+    let (mut points, mut reference) = (Vec::new(), None);
     for (number, path) in paths.iter().enumerate() {
         let model = Model::open(path, args.scoring.work.as_deref())?;
         let step = model.step();
@@ -106,7 +106,15 @@ fn points(args: &Args, printer: &mut Printer, group: &mut HostReducer) -> Result
             }
             let (count, batch) = (args.scoring.samples(), args.draw.batch as usize);
             let samples = Samples::Model(GeneratedImages::new(&model, args.draw.plan(cfg)?, count, batch));
-            if let Some(scored) = score(&samples, &args.scoring, false, &inception, printer, group)? {
+            if let Some(scored) = score(
+                &samples,
+                &args.scoring,
+                false,
+                &mut reference,
+                &inception,
+                printer,
+                group,
+            )? {
                 points.push(Point {
                     step,
                     cfg,

@@ -18,7 +18,7 @@ pub type Neighbour = (usize, f64);
 /// The [`NEAREST`] vectors of `reference` to each of `points`, nearest first, both `[n, dim]` row-major.
 ///
 /// # Errors
-/// If the reference has fewer vectors than that, or a set is not made of rows of `dim`.
+/// If the reference has fewer vectors than that, a set is not made of rows of `dim`, or a vector has no finite distances.
 pub fn nearest(reference: &[f32], points: &[f32], dim: usize) -> Result<Vec<[Neighbour; NEAREST]>> {
     let is_whole = |rows: &[f32]| dim > 0 && rows.len().is_multiple_of(dim);
     if !is_whole(reference) || !is_whole(points) || reference.len() < NEAREST * dim {
@@ -52,14 +52,19 @@ pub fn nearest(reference: &[f32], points: &[f32], dim: usize) -> Result<Vec<[Nei
                     insert(&mut nearest, (j, distance));
                 }
             }
+            if nearest[NEAREST - 1].1.is_infinite() {
+                return Err(Error::Numeric(
+                    "features are not finite: they have no neighbours".into(),
+                ));
+            }
             // From products, distances of vectors that lie close together are mostly rounding.
             let mut nearest = nearest.map(|(j, _)| (j, distance(row, &reference[j * dim..][..dim])));
             nearest.sort_by(|a, b| a.1.total_cmp(&b.1));
-            nearest
+            Ok(nearest)
         };
-        rows.chunks_exact(dim).enumerate().map(of_row).collect::<Vec<_>>()
+        rows.chunks_exact(dim).enumerate().map(of_row).collect()
     });
-    Ok(tasks.collect::<Vec<_>>().concat())
+    Ok(tasks.collect::<Result<Vec<Vec<_>>>>()?.concat())
 }
 
 fn distance(a: &[f32], b: &[f32]) -> f64 {
@@ -102,5 +107,6 @@ mod tests {
         assert_eq!(found[3][0], (2, 0.0));
         assert!(nearest(&reference[..6], &points, 2).is_err());
         assert!(nearest(&reference, &points[..3], 2).is_err());
+        assert!(nearest(&reference, &[f32::NAN, 1.0], 2).is_err());
     }
 }

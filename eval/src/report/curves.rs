@@ -52,9 +52,5 @@ pub fn drawn(title: &str, y_scale: Scale, lines: &[Series]) -> Result<Picture> {
         y_scale,
         ..Axes::default()
     };
-    Ok(Picture {
-        caption: title.to_owned(),
-        png: encode_png(&plot(title, &axes, lines))?,
-        is_of_pixels: false,
-    })
+    Ok(Picture::drawing(title, encode_png(&plot(title, &axes, lines))?))
 }

@@ -27,20 +27,12 @@ pub fn square_of_samples(images: &[RgbImage]) -> Result<Picture> {
 
 /// The picture of the first samples.
 pub fn samples(png: Vec<u8>) -> Picture {
-    Picture {
-        caption: SAMPLES_CAPTION.to_owned(),
-        png,
-        is_of_pixels: true,
-    }
+    Picture::of_pixels(SAMPLES_CAPTION, png)
 }
 
 /// The picture of samples and their neighbours.
 pub fn neighbours(png: Vec<u8>) -> Picture {
-    Picture {
-        caption: NEIGHBOURS_CAPTION.to_owned(),
-        png,
-        is_of_pixels: true,
-    }
+    Picture::of_pixels(NEIGHBOURS_CAPTION, png)
 }
 
 /// Writes an evaluation into `folder`, the page with `curves` at its end.

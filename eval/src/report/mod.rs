@@ -8,7 +8,7 @@ mod scores;
 
 use std::fmt::Write;
 
-use image::{ExtendedColorType, ImageEncoder};
+use preprocess::console::grid;
 use preprocess::image::RgbImage;
 
 pub use html::{html, page, series};
@@ -29,6 +29,26 @@ pub struct Picture {
     pub png: Vec<u8>,
     /// Whether it is small images, whose pixels may be seen, and not a drawing.
     pub is_of_pixels: bool,
+}
+
+impl Picture {
+    /// A picture of small images.
+    pub fn of_pixels(caption: &str, png: Vec<u8>) -> Self {
+        Self {
+            caption: caption.to_owned(),
+            png,
+            is_of_pixels: true,
+        }
+    }
+
+    /// A plot.
+    pub fn drawing(caption: &str, png: Vec<u8>) -> Self {
+        Self {
+            caption: caption.to_owned(),
+            png,
+            is_of_pixels: false,
+        }
+    }
 }
 
 /// An evaluation with its pictures.
@@ -113,16 +133,8 @@ pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>> {
     if picture.data.len() != picture.width * picture.height * 3 {
         return Err(Error::Input("a picture's bytes do not fit its sides".into()));
     }
-    let mut bytes = Vec::new();
-    image::codecs::png::PngEncoder::new(&mut bytes)
-        .write_image(
-            &picture.data,
-            picture.width as u32,
-            picture.height as u32,
-            ExtendedColorType::Rgb8,
-        )
-        .map_err(|error| Error::Input(format!("a picture cannot be written as PNG ({error})")))?;
-    Ok(bytes)
+    grid::encode_png(picture)
+        .map_err(|error| Error::Input(format!("a picture cannot be written as PNG ({error})")))
 }
 
 #[cfg(test)]

@@ -21,6 +21,14 @@ pub fn write_png(image: &RgbImage, path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs_err::create_dir_all(folder)?;
     }
+    fs_err::write(path, encode_png(image)?)
+}
+
+/// An RGB image as the bytes of a PNG file.
+///
+/// # Errors
+/// When it has no pixels.
+pub fn encode_png(image: &RgbImage) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let encoder = ::image::codecs::png::PngEncoder::new(&mut bytes);
     let (width, height) = (image.width as u32, image.height as u32);
@@ -32,7 +40,7 @@ pub fn write_png(image: &RgbImage, path: &Path) -> io::Result<()> {
         ::image::ExtendedColorType::Rgb8,
     )
     .map_err(io::Error::other)?;
-    fs_err::write(path, bytes)
+    Ok(bytes)
 }
 
 /// Lays images of one size out row by row on white.
