@@ -115,7 +115,7 @@ const ROWS: usize = 4;
 const MIN_CHANNELS: usize = 8;
 
 /// The inner length r of the factorisation `l = i r + j`: the power of two nearest above the square root.
-fn inner_length(length: usize) -> usize {
+pub(crate) fn inner_length(length: usize) -> usize {
     (1 << (length.max(1).ilog2().div_ceil(2))).max(LANES)
 }
 

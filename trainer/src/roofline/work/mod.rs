@@ -3,7 +3,14 @@
 //! `element` is the size of an activation in bytes: 2 or 4. Statistics, gradients of parameters, the residual stream and
 //! everything of the state space model's kernels are f32.
 
+mod embed;
+
 use std::ops::{Add, Mul};
+
+pub use embed::{
+    add_label_rows, broadcast_rows, images_of_tokens, silu, silu_backward, timestep_features,
+    tokens_of_images,
+};
 
 /// Rows whose columns a thread sums, as `ROWS_PER_THREAD` in `kernels/common.cuh`.
 pub const ROWS_PER_PART: usize = 32;
