@@ -16,7 +16,6 @@ pub mod export;
 pub mod fit;
 pub mod forward_times;
 pub mod generate;
-#[cfg(any(test, feature = "cuda"))]
 pub mod gpu;
 pub mod memory;
 pub mod model;

@@ -1,12 +1,18 @@
 //! Training on a GPU: how the kernels of `trainer/kernels` are launched, and what a GPU needs of the host's memory.
 
+mod device;
 mod in_flight;
 pub mod kernels;
 mod launch;
+mod learner;
+pub mod model;
 #[cfg(feature = "cuda")]
 mod pinned;
+pub mod program;
 
+pub use device::{Device, DeviceError, Ticket};
 pub use in_flight::{Fence, InFlight};
 pub use launch::{Arg, Element, Launch};
+pub use learner::{DeviceBatch, DeviceLearner, StepOutputs};
 #[cfg(feature = "cuda")]
 pub use pinned::{PinnedBuffers, upload};

@@ -97,10 +97,7 @@ impl DiffuSsm {
             Block::new(&config, &layout, &prefix, conv.clone(), pool.clone())
         };
         let blocks = (0..config.depth).map(block).collect();
-        let positions = match config.pos_embed {
-            PositionEmbedding::None => Vec::new(),
-            PositionEmbedding::Sincos => patch::sincos_table(config.hidden_size, config.grid()),
-        };
+        let positions = position_table(&config);
         Ok(Self {
             embedders: Embedders::new(&config, &layout, pool.clone()),
             blocks,
@@ -289,6 +286,14 @@ impl DiffuSsm {
             }
         }
         Ok(())
+    }
+}
+
+/// The fixed positions `[J, D]` that are added to the tokens; empty where there are none.
+pub(crate) fn position_table(config: &ModelConfig) -> Vec<f32> {
+    match config.pos_embed {
+        PositionEmbedding::None => Vec::new(),
+        PositionEmbedding::Sincos => patch::sincos_table(config.hidden_size, config.grid()),
     }
 }
 

@@ -120,12 +120,12 @@ impl ParamLayout {
     }
 
     /// The first element of block `index`; those before it are all that enters the block.
-    pub(super) fn start_of_block(&self, index: usize) -> usize {
+    pub(crate) fn start_of_block(&self, index: usize) -> usize {
         self.borders.get(index).copied().unwrap_or(self.total)
     }
 
     /// The first element behind all blocks: that of the last layer.
-    pub(super) fn end_of_blocks(&self) -> usize {
+    pub(crate) fn end_of_blocks(&self) -> usize {
         self.borders.last().copied().unwrap_or(self.total)
     }
 

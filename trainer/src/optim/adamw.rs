@@ -53,6 +53,28 @@ pub struct Rates {
     pub grad_scale: f32,
 }
 
+/// The factors of one step as `kernels/adamw.cu` takes them: `1 - beta1`, `1 - beta2`, `lr / (1 - beta1^k)`,
+/// `sqrt(1 / (1 - beta2^k))`, eps, `1 - lr decay`, `1 - ema_decay`, and the third again for dt, A and B.
+pub type DeviceRates = [f32; 8];
+
+impl AdamWConfig {
+    /// The factors of step number `step` (from 1), without the gradients' own.
+    pub fn device_rates(&self, step: u64, lr: f64, ssm_lr: f64) -> DeviceRates {
+        let of = |lr| Factors::new(self, step, lr, self.weight_decay, 1.0);
+        let (factors, ssm) = (of(lr), of(ssm_lr));
+        [
+            1.0 - factors.beta1,
+            1.0 - factors.beta2,
+            factors.rate,
+            factors.root,
+            factors.eps,
+            factors.keep,
+            factors.ema_rate,
+            ssm.rate,
+        ]
+    }
+}
+
 /// The state: both moments, in the layout of the parameters.
 #[derive(Clone, Debug)]
 pub struct AdamW {

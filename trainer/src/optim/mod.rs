@@ -2,4 +2,4 @@
 
 mod adamw;
 
-pub use adamw::{AdamW, AdamWConfig, Rates, grad_norm};
+pub use adamw::{AdamW, AdamWConfig, DeviceRates, Rates, grad_norm};

@@ -32,7 +32,7 @@ impl GpuMemory {
         let (d, m) = (model.hidden_size as f64, model.downscale as f64);
         let (rows, depth) = ((batch * model.tokens()) as f64, model.depth as f64);
         let ssm = model.ssm_width() as f64;
-        let conv = conv_of(model, batch, batch.min(2));
+        let conv = conv_of(model, batch);
         let spectra = (conv.directions * conv.dim * conv.n) as f64 * COMPLEX;
         // Normals of the norm and the residual stream are f32.
         let input = rows * d * F32;

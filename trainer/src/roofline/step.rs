@@ -3,7 +3,8 @@
 use super::work::{self, Conv, ROWS_PER_PART};
 use super::{Device, Work};
 use crate::cost::TRAINING_PASSES;
-use crate::model::{Bidirectional, ModelConfig, Modulation, ParamLayout};
+use crate::gpu::kernels::long_conv::size_for;
+use crate::model::{ModelConfig, Modulation, ParamLayout};
 
 /// Bytes of an activation: bf16.
 const ELEMENT: usize = 2;
@@ -35,21 +36,9 @@ pub struct Step {
 }
 
 /// The convolution of a block.
-pub(super) fn conv_of(model: &ModelConfig, batch: usize, parts: usize) -> Conv {
-    let length = model.length();
-    let sizes = [64, 256, 1024, 4096, 16_384];
-    Conv {
-        n: sizes
-            .into_iter()
-            .find(|&n| length <= n)
-            .unwrap_or(length.next_power_of_two()),
-        length,
-        dim: model.hidden_size,
-        batch,
-        directions: if model.bidir == Bidirectional::Sum { 1 } else { 2 },
-        parts,
-        element: ELEMENT,
-    }
+pub(super) fn conv_of(model: &ModelConfig, batch: usize) -> Conv {
+    let n = size_for(model.length()).unwrap_or(model.length().next_power_of_two());
+    Conv::of_model(model, batch, n, ELEMENT)
 }
 
 impl Step {
@@ -57,7 +46,7 @@ impl Step {
     pub fn new(model: &ModelConfig, batch: usize) -> Self {
         let (d, m, depth) = (model.hidden_size, model.downscale, model.depth as u64);
         let (tokens, rows) = (model.tokens(), batch * model.tokens());
-        let conv = conv_of(model, batch, batch.min(2));
+        let conv = conv_of(model, batch);
         let states = model.state_size / 2;
         let parameters = ParamLayout::model(model).total() as u64;
         let image = model.in_channels * model.input_size * model.input_size;

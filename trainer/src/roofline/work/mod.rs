@@ -7,6 +7,8 @@ mod embed;
 
 use std::ops::{Add, Mul};
 
+use crate::model::{Bidirectional, ModelConfig};
+
 pub use embed::{
     add_label_rows, broadcast_rows, images_of_tokens, silu, silu_backward, timestep_features,
     tokens_of_images,
@@ -252,7 +254,42 @@ fn middle_twiddles(n: usize) -> usize {
     }
 }
 
+/// Blocks of threads with which the backward of the convolution fills a device: two for each multiprocessor of an H100.
+const FULL: usize = 264;
+
 impl Conv {
+    /// The convolution of a block of `model` on `batch` images, by transforms of `n` samples; the batch is summed in the fewest
+    /// shares that fill a device.
+    pub fn of_model(model: &ModelConfig, batch: usize, n: usize, element: usize) -> Self {
+        let conv = Self {
+            n,
+            length: model.length(),
+            dim: model.hidden_size,
+            batch,
+            directions: if model.bidir == Bidirectional::Sum { 1 } else { 2 },
+            parts: 1,
+            element,
+        };
+        conv.with_batch(batch)
+    }
+
+    /// The same for another number of images.
+    #[must_use]
+    pub fn with_batch(&self, batch: usize) -> Self {
+        let (channels, quarters) = match self.n {
+            64 | 256 => (16, 1),
+            1024 => (8, 1),
+            4096 => (2, 1),
+            _ => (2, 4),
+        };
+        let blocks = self.dim.div_ceil(channels) * quarters;
+        Self {
+            batch,
+            parts: FULL.div_ceil(blocks).clamp(1, batch.max(1)),
+            ..*self
+        }
+    }
+
     /// The operations of `count` complex transforms of `n`.
     fn transforms(&self, count: u64, n: usize) -> u64 {
         count * 5 * (n as u64) * u64::from(n.ilog2())
