@@ -27,6 +27,8 @@ pub use launcher::Launch;
 pub use mpi::Mpi;
 #[cfg(feature = "nccl")]
 pub use nccl::Nccl;
+#[cfg(feature = "nccl")]
+pub(crate) use nccl::communicator;
 pub use placement::{processes_of_machine, threads_of_rank};
 pub use share::{agree, share, share_bytes};
 pub use transport::Transport;
@@ -67,7 +69,7 @@ pub type Backward<'a, Bucket> = Box<dyn FnOnce(&mut dyn FnMut(Bucket)) + 'a>;
 /// A [`Group`] that sums gradients while the backward pass goes on.
 ///
 /// A `Bucket` is a contiguous part of the flat gradient buffer, borrowed so that the backward cannot touch it any more:
-/// `&mut [f32]` in the memory of the host, a view of device memory on a GPU (see `Nccl`).
+/// `&mut [f32]`, in the memory of the host. On a GPU see `gpu::cuda::Peers`.
 pub trait Reducer<Bucket>: Group {
     /// Runs `backward` and turns every bucket that it hands over into its sum over all processes; returns when all of
     /// them are done. All processes hand over the same buckets in the same order.

@@ -8,7 +8,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, CudaViewMut, DriverError};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DriverError};
 use cudarc::nccl::result::NcclError;
 use cudarc::nccl::{Comm, Id, ReduceOp};
 
@@ -65,24 +65,13 @@ impl Nccl {
             Ok((stream, staging))
         };
         let (stream, staging) = open().map_err(|error| lost("opening the GPU", &error))?;
-        let make = || {
-            Ok(to_bytes(
-                &Id::new().map_err(|error| failed("naming the job", &error))?,
-            ))
-        };
-        let id = match mpi {
-            Some(group) => {
-                let mut bytes = [0; ID_BYTES];
-                if launch.rank == 0 {
-                    bytes = make()?;
-                }
-                group.broadcast(&mut bytes);
-                bytes
+        let comm = match mpi {
+            Some(group) => communicator(&stream, group)?,
+            None => {
+                let id = share_first(launch, &Place::from_environment()?, PATIENCE, named)?;
+                meet(&stream, launch.rank, launch.ranks, &id)?
             }
-            None => share_first(launch, &Place::from_environment()?, PATIENCE, make)?,
         };
-        let comm = Comm::from_rank(Arc::clone(&stream), launch.rank, launch.ranks, from_bytes(&id))
-            .map_err(|error| failed("meeting the other processes", &error))?;
         Ok(Self {
             comm: Communicator(comm),
             stream,
@@ -170,21 +159,28 @@ impl<'g> Reducer<&'g mut [f32]> for Nccl {
     }
 }
 
-/// Gradients on the GPU, in memory of the context that was joined with, summed where they are. The communicator's stream
-/// waits for what has written a bucket, and the stream that uses it next for the sum: cudarc's events see to both. They
-/// belong to allocations: the backward goes on meanwhile where buckets are allocations of their own, and waits for each sum
-/// where they are views of one.
-impl<'g> Reducer<CudaViewMut<'g, f32>> for Nccl {
-    fn overlap(&mut self, backward: Backward<'_, CudaViewMut<'g, f32>>) {
-        let bound = self.stream.context().bind_to_thread();
-        end_on_error(bound.map_err(|error| lost("using the GPU", &error)));
-        backward(&mut |mut bucket| {
-            let reduced = self.comm.0.all_reduce_in_place(&mut bucket, &ReduceOp::Sum);
-            end_on_error(reduced.map_err(|error| failed("a sum of gradients", &error)));
-        });
-        let done = self.stream.synchronize();
-        end_on_error(done.map_err(|error| lost("waiting for the gradients", &error)));
+/// A communicator of the processes of `group`, which all come here, each with the GPU of its `stream`.
+///
+/// # Errors
+/// [`Error::Nccl`].
+pub(crate) fn communicator(stream: &Arc<CudaStream>, group: &mut dyn Group) -> Result<Comm, Error> {
+    let mut id = [0; ID_BYTES];
+    if group.rank() == 0 {
+        id = named()?;
     }
+    group.broadcast(&mut id);
+    meet(stream, group.rank(), group.ranks(), &id)
+}
+
+/// A new name for a communicator.
+fn named() -> Result<[u8; ID_BYTES], Error> {
+    let id = Id::new().map_err(|error| failed("naming the job", &error))?;
+    Ok(to_bytes(&id))
+}
+
+fn meet(stream: &Arc<CudaStream>, rank: usize, ranks: usize, id: &[u8; ID_BYTES]) -> Result<Comm, Error> {
+    Comm::from_rank(Arc::clone(stream), rank, ranks, from_bytes(id))
+        .map_err(|error| failed("meeting the other processes", &error))
 }
 
 /// Ends this process when the others cannot be reached: it could not go on alone, and the launcher ends the others.
@@ -233,7 +229,7 @@ mod tests {
     /// All that one GPU can show: every path is taken, and sums of one are what they were.
     #[test]
     #[ignore = "needs a GPU"]
-    fn a_gpu_alone_sums_with_itself_from_the_host_and_in_place() {
+    fn a_gpu_alone_sums_with_itself() {
         let launch = Launch {
             launcher: "torchrun",
             ranks_name: "WORLD_SIZE",
@@ -258,13 +254,6 @@ mod tests {
         reducer.overlap(Box::new(move |finished| parts.into_iter().for_each(finished)));
         assert!(gradients == expected);
 
-        let stream = context.default_stream();
-        let mut device = stream.clone_htod(&expected).unwrap();
-        let reducer: &mut dyn for<'g> Reducer<CudaViewMut<'g, f32>> = &mut nccl;
-        let (end, start) = device.split_at_mut(7);
-        let parts = [start, end];
-        reducer.overlap(Box::new(move |finished| parts.into_iter().for_each(finished)));
-        assert!(stream.clone_dtoh(&device).unwrap() == expected);
         nccl.finish();
     }
 }

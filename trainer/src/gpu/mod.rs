@@ -1,5 +1,7 @@
 //! Training on a GPU: how the kernels of `trainer/kernels` are launched, and what a GPU needs of the host's memory.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod device;
 mod in_flight;
 pub mod kernels;
@@ -15,4 +17,4 @@ pub use in_flight::{Fence, InFlight};
 pub use launch::{Arg, Element, Launch};
 pub use learner::{DeviceBatch, DeviceLearner, StepOutputs};
 #[cfg(feature = "cuda")]
-pub use pinned::{PinnedBuffers, upload};
+pub use pinned::PinnedBuffers;

@@ -6,11 +6,11 @@ use std::slice;
 use std::sync::Arc;
 
 use cudarc::driver::sys::CU_MEMHOSTALLOC_PORTABLE;
-use cudarc::driver::{CudaContext, CudaEvent, CudaSlice, CudaStream, DriverError, PinnedHostSlice};
+use cudarc::driver::{CudaContext, CudaEvent, DriverError, PinnedHostSlice};
 use shards::error::Error;
-use shards::loader::{BufferSource, LatentBuffer, Latents};
+use shards::loader::{BufferSource, LatentBuffer};
 
-use super::{Fence, InFlight};
+use super::Fence;
 
 /// Memory for batches that any GPU of this process copies without a detour, for
 /// [`LoaderConfig::buffers`](shards::loader::LoaderConfig).
@@ -88,45 +88,21 @@ impl Fence for CudaEvent {
     }
 }
 
-/// Starts to copy a batch to the GPU of `stream`. From page-locked memory the copy goes on by itself, else it is done when
-/// this returns.
-///
-/// # Errors
-/// When the GPU has no room, or has failed.
-pub fn upload(
-    latents: Latents,
-    stream: &Arc<CudaStream>,
-) -> Result<InFlight<CudaSlice<f32>, CudaEvent>, DriverError> {
-    // SAFETY: of any content: the copy fills it before anything in the order of the stream reads it.
-    let mut target = unsafe { stream.alloc::<f32>(latents.len()) }?;
-    let copied = stream
-        .memcpy_htod(&latents[..], &mut target)
-        .and_then(|()| stream.record_event(None));
-    match copied {
-        Ok(event) => Ok(InFlight::new(target, latents, event)),
-        Err(error) => {
-            // The copy may have begun: the memory goes back to the loader when this returns.
-            let _ = stream.synchronize();
-            Err(error)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     #[ignore = "needs a GPU"]
-    fn a_batch_arrives_through_page_locked_memory() {
+    fn page_locked_memory_is_copied_to_a_gpu() {
         let context = CudaContext::new(0).unwrap();
         let stream = context.new_stream().unwrap();
         let mut buffer = PinnedBuffers::new(context).allocate(1 << 16).unwrap();
         for (i, value) in buffer.as_mut_slice().iter_mut().enumerate() {
             *value = i as f32;
         }
-        let expected = buffer.as_slice().to_vec();
-        let target = upload(buffer.into(), &stream).unwrap().arrive().unwrap();
-        assert_eq!(stream.clone_dtoh(&target).unwrap(), expected);
+        let target = stream.clone_htod(buffer.as_slice()).unwrap();
+        stream.synchronize().unwrap();
+        assert_eq!(stream.clone_dtoh(&target).unwrap(), buffer.as_slice());
     }
 }

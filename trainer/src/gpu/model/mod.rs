@@ -46,11 +46,11 @@ struct Factor {
 }
 
 impl DeviceModel {
-    /// Plans the model of `config`.
+    /// Plans the model of `config`, in one of `ranks` processes that train it together.
     ///
     /// # Errors
     /// [`Error::Config`] for an architecture that does not fit together, or a sequence that is too long for the kernels.
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    pub fn new(config: &Config, ranks: usize) -> Result<Self, Error> {
         let model = config.model.clone();
         model.validate()?;
         let Some(n) = size_for(model.length()) else {
@@ -82,7 +82,7 @@ impl DeviceModel {
             parameters: layout.total(),
             constants: Constants::new(&model, &layout, &schedule, n),
             ssm: Ssm::new(&model, n, element),
-            training: step::Training::new(config, schedule.len(), layout.ssm_ranges().len()),
+            training: step::Training::new(config, schedule.len(), layout.ssm_ranges().len(), ranks),
             params: Parameters::new(layout, element),
             config: model,
         })
@@ -142,7 +142,7 @@ impl DeviceModel {
 
     /// What it tells.
     pub fn outputs(&self, images: usize) -> Outputs {
-        Outputs::new(self.parameters, images)
+        Outputs::new(self.parameters, images.max(self.training.room))
     }
 
     fn spectra_bytes(&self) -> usize {

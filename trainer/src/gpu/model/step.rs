@@ -24,10 +24,12 @@ pub(super) struct Training {
     micro: usize,
     weight: f64,
     max_grad_norm: f64,
+    /// Images whose losses there is room for, in every process.
+    pub(super) room: usize,
 }
 
 impl Training {
-    pub(super) fn new(config: &Config, steps: usize, ssm_ranges: usize) -> Self {
+    pub(super) fn new(config: &Config, steps: usize, ssm_ranges: usize, ranks: usize) -> Self {
         Self {
             noising: Noising {
                 seed: config.run.global_seed,
@@ -41,6 +43,7 @@ impl Training {
             micro: config.optim.micro_batch(),
             weight: 1.0 / config.optim.global_batch_size as f64,
             max_grad_norm: config.optim.max_grad_norm,
+            room: config.optim.global_batch_size.div_ceil(ranks),
         }
     }
 }
@@ -74,6 +77,7 @@ impl DeviceModel {
         let mut b = Builder::default();
         let (inputs, outputs) = (self.inputs(images), self.outputs(images));
         b.zero(self.params.flat(Space::Grads));
+        b.zero(outputs.losses);
         let blocks: Vec<BlockRanges> = (0..self.config.depth)
             .map(|index| self.block_ranges(index))
             .collect();
