@@ -10,7 +10,7 @@ use preprocess::dataset::demo;
 use preprocess::npz::NpzReader;
 use serde_json::Value;
 use trainer::config::Resolved;
-use trainer::fit::{self, Event, Metrics, Plan};
+use trainer::fit::{self, Event, Metrics, Place, Plan};
 
 /// Runs a program of the workspace in this process; its standard output.
 fn run(program: impl Fn(Vec<OsString>, &mut Printer) -> u8, words: &[&str]) -> String {
@@ -90,6 +90,7 @@ fn from_pictures_to_a_score_through_a_crash() {
         out: out.into(),
         init: None,
         allow: Vec::new(),
+        place: Place::Cpu,
         available_memory: None,
     };
     let never = AtomicBool::new(false);

@@ -31,10 +31,11 @@ __device__ __forceinline__ Element updated(Element x, float g, const Factors &f,
 template <bool COPY>
 __device__ __forceinline__ void adamw(GlobalOut<float> params, GlobalOut<float> first, GlobalOut<float> second,
                                       GlobalOut<float> ema, GlobalIn<float> grads, GlobalOut<bf16> copy,
-                                      GlobalIn<long long> ssm, GlobalIn<float> grad_scale, Factors f, float ssm_rate,
-                                      float ssm_keep, long long count, int ranges) {
+                                      GlobalIn<long long> ssm, GlobalIn<float> grad_scale, GlobalIn<float> rates,
+                                      long long count, int ranges) {
   STATIC_SHARED(int, of_chunk, 1);
-  f.scale = grad_scale[0];
+  Factors f = {rates[0], rates[1], rates[2], rates[3], rates[4], rates[5], rates[6], grad_scale[0]};
+  float ssm_rate = rates[7];
   if (!(f.scale == f.scale)) return;   // not a number: this step is skipped
   long long start = (long long)blockIdx.x * CHUNK, end = min(start + CHUNK, count);
   if (threadIdx.x == 0) {
@@ -72,7 +73,7 @@ __device__ __forceinline__ void adamw(GlobalOut<float> params, GlobalOut<float> 
       Element x = {p.v[k], m.v[k], v.v[k], e.v[k]};
       if (!is_whole) x = {params[at + k], first[at + k], second[at + k], ema[at + k]};
       float gradient = is_whole ? g.v[k] : float(grads[at + k]);
-      x = updated(x, gradient, f, is_ssm ? ssm_rate : f.rate, is_ssm ? ssm_keep : f.keep);
+      x = updated(x, gradient, f, is_ssm ? ssm_rate : f.rate, is_ssm ? 1.f : f.keep);
       p.v[k] = x.p;
       m.v[k] = x.m;
       v.v[k] = x.v;
@@ -101,22 +102,19 @@ __device__ __forceinline__ void adamw(GlobalOut<float> params, GlobalOut<float> 
 //   params, first, second, ema, grads [count] f32; copy [count] bf16
 //   ssm [ranges, 2] i64: begin and end of dt, A and B of the state space models, ascending, begin < end
 //   grad_scale [1] f32: every gradient's factor; not a number: nothing is changed
+//   rates [8] f32: rise1, rise2, rate, root, eps, keep, ema_rate, ssm_rate, in memory since they change from step to step
 //   rise1 = 1 - beta1, rise2 = 1 - beta2, rate = lr / (1 - beta1^k), root = sqrt(1 / (1 - beta2^k)), keep = 1 - lr decay,
 //   ema_rate = 1 - ema_decay; ssm_rate as rate with the rate of the state space models; they are not decayed
 //   grid  ceil(count / 4096)    block 256    dynamic shared memory 0
 extern "C" __global__ void __launch_bounds__(THREADS)
     adamw_f32(OUT(float) params, OUT(float) first, OUT(float) second, OUT(float) ema, IN(float) grads, IN(long long) ssm,
-              IN(float) grad_scale, long long count, int ranges, float rise1, float rise2, float rate, float root, float eps,
-              float keep, float ema_rate, float ssm_rate) {
-  Factors factors = {rise1, rise2, rate, root, eps, keep, ema_rate, 0.f};
-  adamw<false>(params, first, second, ema, grads, GlobalOut<bf16>{}, ssm, grad_scale, factors, ssm_rate, 1.f, count, ranges);
+              IN(float) grad_scale, IN(float) rates, long long count, int ranges) {
+  adamw<false>(params, first, second, ema, grads, GlobalOut<bf16>{}, ssm, grad_scale, rates, count, ranges);
 }
 extern "C" __global__ void __launch_bounds__(THREADS)
     adamw_bf16(OUT(float) params, OUT(float) first, OUT(float) second, OUT(float) ema, IN(float) grads, OUT(bf16) copy,
-               IN(long long) ssm, IN(float) grad_scale, long long count, int ranges, float rise1, float rise2, float rate,
-               float root, float eps, float keep, float ema_rate, float ssm_rate) {
-  Factors factors = {rise1, rise2, rate, root, eps, keep, ema_rate, 0.f};
-  adamw<true>(params, first, second, ema, grads, copy, ssm, grad_scale, factors, ssm_rate, 1.f, count, ranges);
+               IN(long long) ssm, IN(float) grad_scale, IN(float) rates, long long count, int ranges) {
+  adamw<true>(params, first, second, ema, grads, copy, ssm, grad_scale, rates, count, ranges);
 }
 
 // sum_of_squares_f32: `partial[b]` = the sum of the squares of elements 65536 b .. in f64.

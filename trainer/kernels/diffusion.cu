@@ -25,15 +25,16 @@ struct Tables {
 }  // namespace
 
 // noised_f32: what a training step starts from.
-//   latents [batch, count] f32, unscaled; ids [batch] i64 (record ids); labels [batch] i32; alphas_cumprod [steps] f64
+//   latents [batch, count] f32, unscaled; ids [batch] i64 (record ids); labels [batch], epoch_now [1] i32;
+//   alphas_cumprod [steps] f64
 //   x_start = scaling latents, noise, x_t [batch, count] f32; timesteps, out_labels [batch] i32
 //   null_label: what a dropped label becomes, with probability `dropout`; -1 drops none
 //   grid  (ceil(ceil(count / 4) / 256), batch)    block 256    dynamic shared memory 0
 extern "C" __global__ void __launch_bounds__(THREADS)
-    noised_f32(IN(float) latents, IN(long long) ids, IN(int) labels, IN(double) alphas_cumprod, OUT(float) x_start,
-               OUT(float) noise, OUT(float) x_t, OUT(int) timesteps, OUT(int) out_labels, long long seed, int epoch,
+    noised_f32(IN(float) latents, IN(long long) ids, IN(int) labels, IN(int) epoch_now, IN(double) alphas_cumprod,
+               OUT(float) x_start, OUT(float) noise, OUT(float) x_t, OUT(int) timesteps, OUT(int) out_labels, long long seed,
                int count, int steps, int null_label, float scaling, double dropout) {
-  int number = number_of_thread(), b = blockIdx.y;
+  int number = number_of_thread(), b = blockIdx.y, epoch = epoch_now[0];
   long long id = ids[b];
   int t = philox::below(philox::block(seed, philox::TIMESTEP, id, epoch, 0).v[0], steps);
   if (number == 0) {

@@ -253,7 +253,7 @@ fn rounded(config: &Config, batch: u64) -> u64 {
     let (model, d) = (&config.model, config.model.hidden_size as u64);
     let y = batch * (model.length() * model.ssm_width()) as u64;
     match config.run.precision {
-        Precision::F32 => 0,
+        Precision::F32 | Precision::Tf32 => 0,
         Precision::Bf16 => (y + 4 * d * d) * F32,
     }
 }

@@ -13,7 +13,7 @@ use shards::manifest::Manifest;
 
 use super::ranks::{TransportArgs, threads_of, with_ranks_over};
 use super::signals::Signals;
-use super::{ConfigArgs, MemoryArgs, newest_dataset, with_threads};
+use super::{ConfigArgs, DeviceArgs, MemoryArgs, newest_dataset, with_threads};
 use crate::checkpoint;
 use crate::config::{Config, Origin, Precision, Resolved};
 use crate::cost::TRAINING_PASSES;
@@ -21,6 +21,7 @@ use crate::distributed::{HostReducer, share};
 use crate::export;
 use crate::fit::{self, Event, Outcome, Plan};
 use crate::memory::MemoryPlan;
+use crate::roofline::Device;
 
 /// Time for which matrix products are measured, to have something to compare the training with.
 const PEAK_BUDGET: Duration = Duration::from_millis(100);
@@ -36,9 +37,8 @@ pub struct FitArgs {
     /// The run's folder [default: runs/<dataset>-<configuration>]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Where the model is trained
-    #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Start anew: in --out if it is empty, else in the first of --out-2, --out-3, .. that is; nothing is overwritten
     #[arg(long)]
     fresh: bool,
@@ -190,6 +190,7 @@ fn plan(args: &FitArgs) -> Result<Plan> {
         out: if args.fresh { unused(&out)? } else { out },
         init: args.init.clone(),
         allow: args.allow.clone(),
+        place: args.device.place()?,
         available_memory: args.memory.available(),
     })
 }
@@ -241,6 +242,15 @@ fn unused(out: &Path) -> Result<PathBuf> {
     bail!("{} and 10,000 more are taken", out.display())
 }
 
+/// A rate as a share of a peak, which may not be known.
+fn of_peak(gflops: f64, peak: f64) -> String {
+    if peak.is_nan() {
+        "peak not known".to_owned()
+    } else {
+        format!("{:.0}% of peak", 100.0 * gflops / peak.max(1e-9))
+    }
+}
+
 /// What the user sees of a run.
 struct Report<'a> {
     printer: &'a mut Printer,
@@ -281,8 +291,9 @@ impl<'a> Report<'a> {
                 step,
                 parameters,
                 steps_per_epoch,
+                device,
             } => {
-                self.head(resolved, *parameters);
+                self.head(resolved, *parameters, *device);
                 self.printer.note(format_args!(
                     "data     {}   {} samples   {} steps an epoch",
                     dataset.path,
@@ -308,12 +319,12 @@ impl<'a> Report<'a> {
                     let share = self.waited.as_secs_f64() / self.started.elapsed().as_secs_f64().max(1e-9);
                     let (rate, gflops) = (progress.rate(), progress.rate() * self.gflops);
                     let extra = format!(
-                        "loss {:.4} grad {:.2} lr {:.1e} {:.1} images/s {gflops:.0} GFLOP/s ({:.0}% of peak) wait {:.0}%",
+                        "loss {:.4} grad {:.2} lr {:.1e} {:.1} images/s {gflops:.0} GFLOP/s ({}) wait {:.0}%",
                         self.smooth_loss.unwrap_or(f64::NAN),
                         report.grad_norm,
                         report.lr,
                         rate * self.images_per_step,
-                        100.0 * gflops / self.peak_gflops.max(1e-9),
+                        of_peak(gflops, self.peak_gflops),
                         100.0 * share
                     );
                     progress.set(self.printer, *step, &extra);
@@ -340,28 +351,45 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn head(&mut self, resolved: &Resolved, parameters: usize) {
+    fn head(&mut self, resolved: &Resolved, parameters: usize, device: Option<&str>) {
         let config: &Config = &resolved.config;
         let images = config.optim.global_batch_size as f64;
         // Two floating-point operations a multiply-add.
         self.gflops = 2.0 * TRAINING_PASSES * images * config.model.gflops_per_image();
         self.images_per_step = images;
-        if !self.printer.is_quiet() {
-            self.peak_gflops = fit::matmul_gflops(PEAK_BUDGET);
-        }
+        let processes = match self.ranks {
+            1 => String::new(),
+            ranks => format!("{ranks} processes of "),
+        };
+        let place = match device {
+            Some(name) => {
+                // Of all GPUs together; one that is not known has no peak to compare with.
+                let known = Device::called(name);
+                self.peak_gflops = known.map_or(f64::NAN, |known| {
+                    known.peak(config.run.precision) * self.ranks as f64 / 1e9
+                });
+                format!("{processes}{name}")
+            }
+            None => {
+                if !self.printer.is_quiet() {
+                    self.peak_gflops = fit::matmul_gflops(PEAK_BUDGET);
+                }
+                format!(
+                    "cpu ({processes}{} threads, matrix products at most {:.0} GFLOP/s)",
+                    rayon::current_num_threads(),
+                    self.peak_gflops
+                )
+            }
+        };
         self.printer.note(format_args!(
-            "model    {} parameters   {}   cpu ({}{} threads, matrix products at most {:.0} GFLOP/s)",
+            "model    {} parameters   {}   {place}",
             with_commas(parameters as u64),
-            match config.run.precision {
-                Precision::F32 => "f32",
-                Precision::Bf16 => "bf16 (emulated)",
+            match (config.run.precision, device) {
+                (Precision::F32, _) => "f32",
+                (Precision::Tf32, _) => "TF32",
+                (Precision::Bf16, None) => "bf16 (emulated)",
+                (Precision::Bf16, Some(_)) => "bf16",
             },
-            match self.ranks {
-                1 => String::new(),
-                ranks => format!("{ranks} processes of "),
-            },
-            rayon::current_num_threads(),
-            self.peak_gflops
         ));
         let mut from: Vec<String> = Vec::new();
         for (key, origin) in &resolved.origins {
@@ -379,6 +407,9 @@ impl<'a> Report<'a> {
             from.join(", "),
             self.out.join("config.toml").display()
         ));
+        if device.is_some() {
+            return;
+        }
         let plan = MemoryPlan::training(&fit::slice_of(config, self.ranks));
         self.printer.note(format_args!(
             "memory   weights {} + gradients {} + optimizer {} + activations {} + rest {} = {}",

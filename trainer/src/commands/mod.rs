@@ -11,9 +11,11 @@ mod signals;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use preprocess::device::Devices;
 
 use crate::config::Resolved;
+use crate::fit::Place;
 
 /// Which configuration: shared by the commands that take one.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -47,6 +49,28 @@ impl ConfigArgs {
             .file_stem()
             .and_then(|stem| stem.to_str())
             .unwrap_or(name)
+    }
+}
+
+/// Where a model is trained: shared by the commands that train.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DeviceArgs {
+    /// Where the model is trained: cpu, cuda or cuda:N; several processes take a GPU each with cuda
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+}
+
+impl DeviceArgs {
+    /// The place.
+    ///
+    /// # Errors
+    /// When it is no device, or several.
+    pub fn place(&self) -> Result<Place> {
+        let devices: Devices = self
+            .device
+            .parse()
+            .map_err(|error: String| anyhow!("--device: {error}"))?;
+        Ok(Place::of(&devices, self.device.contains(':'))?)
     }
 }
 

@@ -158,7 +158,9 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// bf16 as mixed precision stores and multiplies it, emulated on the CPU: for its numbers, not for speed. See
+    /// On a GPU, single precision but for the factors of matrix products, which are rounded to 10 bits behind the point.
+    Tf32,
+    /// bf16 as mixed precision stores and multiplies it; emulated on the CPU, for its numbers and not for speed: see
     /// [`crate::ops::bf16`].
     Bf16,
 }
@@ -220,6 +222,8 @@ pub struct RunConfig {
     pub precision: Precision,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// On a GPU, whether a step is captured as a CUDA graph: all of its launches are one.
+    pub cuda_graph: bool,
     /// Threads; 0: all cores.
     pub threads: usize,
 }
@@ -243,6 +247,7 @@ impl Default for RunConfig {
             global_seed: 0,
             precision: Precision::F32,
             recompute: Recompute::None,
+            cuda_graph: false,
             threads: 0,
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shards::disk;
 
-use super::{Error, Event, Learner, RunFolder};
+use super::{Error, Event, RunFolder};
 use crate::checkpoint::{State, WeightKind};
 use crate::config::{Config, RunConfig};
 use crate::distributed::Launch;
@@ -76,7 +76,7 @@ impl Frechet {
         &self,
         folder: &RunFolder,
         state: &State,
-        learner: &Learner,
+        ema: &[f32],
         stop: &AtomicBool,
         listener: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Error> {
@@ -84,7 +84,7 @@ impl Frechet {
         disk::remove_dir_all(&aside)?;
         disk::create_dir_all(&aside)?;
         let config = ExportConfig::new(state, WeightKind::Ema, WeightDtype::F32);
-        let done = export::write(&aside.join(MODEL), &config, learner.ema())
+        let done = export::write(&aside.join(MODEL), &config, ema)
             .map_err(|error| error.to_string())
             .and_then(|()| self.run(&aside, &state.config, &state.dataset.path, stop));
         disk::remove_dir_all(&aside)?;

@@ -4,6 +4,7 @@
 //! happens is told to a listener. A run is a function of (configuration, seed, shards): on the CPU, stopping it at any
 //! moment and resuming gives the same bits as never having stopped.
 
+mod engine;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -25,20 +26,21 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use shards::dataset::Dataset;
-use shards::loader::{Loader, LoaderConfig};
+use shards::loader::{HeapBuffers, Loader, LoaderConfig};
 
 use crate::checkpoint::{self, DatasetRecord, MetricSums, State};
-use crate::config::{Cache, Resolved};
+use crate::config::{Cache, Resolved, RunConfig};
 use crate::distributed::{self, HostReducer, Single};
 use crate::memory;
 
+pub use engine::{Engine, Place, Profiled, Told};
 pub use error::Error;
 pub use folder::{METRICS, Metrics, PLOTTED_POINTS, RunFolder, json_lines, smoothed};
 pub use frechet::{Distance, FRECHET};
 pub use learner::{Learner, StepReport};
 pub use preview::grid_columns;
 pub use tensorboard::EventFile;
-pub use timing::{matmul_gflops, step_times};
+pub use timing::{StepTimes, matmul_gflops, step_times};
 pub use together::{check_batch, slice_of};
 
 use frechet::Frechet;
@@ -63,6 +65,8 @@ pub struct Plan {
     pub init: Option<PathBuf>,
     /// Keys that may differ from the checkpoint's configuration; `data` for another dataset.
     pub allow: Vec<String>,
+    /// Where the model is trained.
+    pub place: Place,
     /// Bytes of memory that all processes of this machine may take; `None`: as many as they like.
     pub available_memory: Option<u64>,
 }
@@ -82,6 +86,8 @@ pub enum Event<'a> {
         parameters: usize,
         /// Steps of an epoch.
         steps_per_epoch: u64,
+        /// The GPU, if it is one.
+        device: Option<&'a str>,
     },
     /// A step is done.
     Step {
@@ -163,7 +169,7 @@ pub fn fit_among(
         Some(folder) => resume::newest_sound(folder.path(), listener)?,
         None => (None, Vec::new()),
     };
-    let (mut state, mut learner) = match together::share_checkpoint(found, reducer)? {
+    let (mut state, learner) = match together::share_checkpoint(found, reducer)? {
         Some((mut state, buffers)) => {
             resume::check_same(&plan.out, &state, config, &record, &plan.allow)?;
             resume::check_init(&plan.out, &state, plan.init.as_deref(), &plan.allow)?;
@@ -175,6 +181,7 @@ pub fn fit_among(
         None => start::anew(config, record, plan.init.as_deref(), &plan.allow, listener)?,
     };
     together::check_start(&state, &learner, reducer)?;
+    let mut engine = Engine::at(plan.place, learner, config, reducer)?;
     let mut last = None;
     if let Some(folder) = &mut folder {
         folder.write_config(&resolved.to_text())?;
@@ -195,6 +202,7 @@ pub fn fit_among(
             position: state.position,
             rank: reducer.rank(),
             ranks: reducer.ranks(),
+            buffers: engine.host_memory().unwrap_or_else(|| Arc::new(HeapBuffers)),
             ..LoaderConfig::default()
         },
     )?;
@@ -203,8 +211,9 @@ pub fn fit_among(
         resolved: &resolved,
         dataset: &state.dataset,
         step: state.step,
-        parameters: learner.model().layout().trained(&config.model),
+        parameters: engine.layout().trained(&config.model),
         steps_per_epoch,
+        device: engine.device_name().as_deref(),
     });
 
     let mut clock = Clock::new();
@@ -213,47 +222,26 @@ pub fn fit_among(
     while state.step < config.run.num_steps && !reducer.any(stop.load(Ordering::Relaxed)) {
         let waiting = Instant::now();
         let Some(batch) = loader.next() else { break };
-        let batch = batch?;
-        let wait = waiting.elapsed();
-        let step = state.step + 1;
-        let report = learner.step_among(step, &batch, scaling_factor, reducer)?;
+        let mut batch = batch?;
+        let (step, wait) = (state.step + 1, waiting.elapsed());
+        engine.start(step, &mut batch, wait, scaling_factor, reducer)?;
 
         state.step = step;
         state.position = batch.next;
         state.images_seen += config.optim.global_batch_size as u64;
         clock.images += config.optim.global_batch_size as u64;
-        if report.is_skipped {
-            state.skipped_steps += 1;
-            state.skipped_in_a_row += 1;
-            if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW {
-                saver.finish(listener)?;
-                return Err(Error::NotFinite {
-                    count: state.skipped_in_a_row,
-                    step,
-                    loss: report.loss.mse + report.loss.vb,
-                    grad_norm: report.grad_norm,
-                    lr: report.lr,
-                    ids: batch.ids.clone(),
-                    saved: saver.saved(),
-                });
-            }
-            listener(Event::Note(&format!(
-                "step {step} is left out: loss {}, gradient norm {}",
-                report.loss.mse + report.loss.vb,
-                report.grad_norm
-            )));
-        } else {
-            state.skipped_in_a_row = 0;
-            add(&mut state.sums, &report);
+        let due = Due::at(step, &config.run);
+        // Before anything is told of this step or made of it, all steps up to it must be done.
+        while let Some(told) = engine.told(due.any())? {
+            account(&mut state, &told, &mut saver, listener)?;
         }
-        listener(Event::Step {
-            step,
-            report: &report,
-            wait,
-        });
-        let is_last = step == config.run.num_steps;
-        if (step.is_multiple_of(config.run.log_every) || is_last)
-            && let Some(metrics) = line(&mut state, report.lr, steps_per_epoch, clock.rate())
+        if due.line
+            && let Some(metrics) = line(
+                &mut state,
+                learner::learning_rates(config, step).0,
+                steps_per_epoch,
+                clock.rate(),
+            )
         {
             if let Some(folder) = &mut folder {
                 folder.append(&metrics)?;
@@ -262,22 +250,25 @@ pub fn fit_among(
             last = Some(metrics);
         }
         saver.poll(listener)?;
-        if config.run.sample_every > 0
-            && (step.is_multiple_of(config.run.sample_every) || is_last)
+        if due.weights() {
+            engine.settle()?;
+        }
+        if due.samples
             && let Some(folder) = &folder
         {
-            preview.write(folder, &state, &learner, listener)?;
+            preview.write(folder, &state, engine.ema(), listener)?;
         }
-        if let (Some(frechet), Some(folder)) = (&frechet, &folder)
-            && (step.is_multiple_of(config.run.frechet_every) || is_last)
-        {
-            frechet.measure(folder, &state, &learner, stop, listener)?;
+        if let (Some(frechet), Some(folder), true) = (&frechet, &folder, due.frechet) {
+            frechet.measure(folder, &state, engine.ema(), stop, listener)?;
         }
         // After the pictures: a run that is killed while they are made comes to them again. Steps that were left out are no
         // reason to give up an older checkpoint: what comes next may end the run.
-        if config.run.is_checkpoint_due(step) && !report.is_skipped {
-            save(&mut saver, &state, &learner, reducer, listener)?;
+        if due.checkpoint && state.skipped_in_a_row == 0 {
+            save(&mut saver, &state, &engine, reducer, listener)?;
         }
+    }
+    while let Some(told) = engine.told(true)? {
+        account(&mut state, &told, &mut saver, listener)?;
     }
     if stop.load(Ordering::Relaxed) && state.step < config.run.num_steps {
         listener(Event::Note(&format!(
@@ -288,7 +279,8 @@ pub fn fit_among(
     saver.finish(listener)?;
     let is_first = folder.is_some() && checkpoint::list(&plan.out).is_empty();
     if saver.saved() != state.step || reducer.any(is_first) {
-        save(&mut saver, &state, &learner, reducer, listener)?;
+        engine.settle()?;
+        save(&mut saver, &state, &engine, reducer, listener)?;
         saver.finish(listener)?;
     }
     Ok(Outcome {
@@ -303,13 +295,86 @@ pub fn fit_among(
 fn save(
     saver: &mut Saver,
     state: &State,
-    learner: &Learner,
+    engine: &Engine,
     reducer: &mut HostReducer,
     listener: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), Error> {
     // A checkpoint stands for all processes.
-    distributed::agree(reducer, state.step, &[learner.buffers().params])?;
-    saver.save(state, learner, listener)
+    distributed::agree(reducer, state.step, &[engine.buffers().params])?;
+    saver.save(state, engine.layout(), engine.buffers(), listener)
+}
+
+/// What is due after a step.
+struct Due {
+    line: bool,
+    samples: bool,
+    frechet: bool,
+    checkpoint: bool,
+}
+
+impl Due {
+    fn at(step: u64, run: &RunConfig) -> Self {
+        let is_last = step == run.num_steps;
+        let every = |steps: u64| steps > 0 && (step.is_multiple_of(steps) || is_last);
+        Self {
+            line: every(run.log_every),
+            samples: every(run.sample_every),
+            frechet: every(run.frechet_every),
+            checkpoint: run.is_checkpoint_due(step),
+        }
+    }
+
+    /// Whether something is that needs the weights.
+    fn weights(&self) -> bool {
+        self.samples || self.frechet || self.checkpoint
+    }
+
+    fn any(&self) -> bool {
+        self.line || self.weights()
+    }
+}
+
+/// Puts what a step has given to the state of the run, and tells it.
+///
+/// # Errors
+/// [`Error::NotFinite`], when too many steps in a row were left out.
+fn account(
+    state: &mut State,
+    told: &Told,
+    saver: &mut Saver,
+    listener: &mut dyn FnMut(Event<'_>),
+) -> Result<(), Error> {
+    let Told { step, report, .. } = told;
+    if report.is_skipped {
+        state.skipped_steps += 1;
+        state.skipped_in_a_row += 1;
+        if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW {
+            saver.finish(listener)?;
+            return Err(Error::NotFinite {
+                count: state.skipped_in_a_row,
+                step: *step,
+                loss: report.loss.mse + report.loss.vb,
+                grad_norm: report.grad_norm,
+                lr: report.lr,
+                ids: told.ids.clone(),
+                saved: saver.saved(),
+            });
+        }
+        listener(Event::Note(&format!(
+            "step {step} is left out: loss {}, gradient norm {}",
+            report.loss.mse + report.loss.vb,
+            report.grad_norm
+        )));
+    } else {
+        state.skipped_in_a_row = 0;
+        add(&mut state.sums, report);
+    }
+    listener(Event::Step {
+        step: *step,
+        report,
+        wait: told.wait,
+    });
+    Ok(())
 }
 
 fn add(sums: &mut MetricSums, report: &StepReport) {

@@ -2,7 +2,7 @@
 
 use preprocess::vae::AutoencoderKl;
 
-use super::{Error, Event, Learner, RunFolder};
+use super::{Error, Event, RunFolder};
 use crate::checkpoint::State;
 use crate::generate::{Generator, SamplePlan};
 use crate::sampler::{Guidance, Sampler};
@@ -20,13 +20,13 @@ impl Preview {
         &mut self,
         folder: &RunFolder,
         state: &State,
-        learner: &Learner,
+        ema: &[f32],
         listener: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Error> {
         if self.is_impossible {
             return Ok(());
         }
-        let (config, ema) = (state.config.clone(), learner.ema().to_vec());
+        let (config, ema) = (state.config.clone(), ema.to_vec());
         let generator = Generator::new(config, state.dataset.clone(), state.step, ema)?;
         if self.vae.is_none() {
             match generator.autoencoder() {

@@ -7,7 +7,7 @@ use crate::checkpoint::{self, Buffers, DatasetRecord, State};
 use crate::config::{Config, LrSchedule, entries};
 
 /// Keys that change how a run is carried out, not what it computes.
-const FREE: [&str; 17] = [
+const FREE: [&str; 18] = [
     "data.path",
     "data.workers",
     "data.cache",
@@ -24,6 +24,7 @@ const FREE: [&str; 17] = [
     "run.frechet_samples",
     "run.frechet_inception",
     "run.recompute",
+    "run.cuda_graph",
     "run.threads",
 ];
 

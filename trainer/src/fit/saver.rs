@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::{Error, Event, Learner, folder};
+use super::{Error, Event, folder};
 use crate::checkpoint::{self, BufferRefs, Buffers, State};
 use crate::model::ParamLayout;
 
@@ -64,7 +64,8 @@ impl Saver {
     pub(super) fn save(
         &mut self,
         state: &State,
-        learner: &Learner,
+        layout: &ParamLayout,
+        refs: BufferRefs<'_>,
         listener: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Error> {
         self.finish(listener)?;
@@ -73,7 +74,6 @@ impl Saver {
             return Ok(());
         };
         let start = Instant::now();
-        let (layout, refs) = (learner.model().layout(), learner.buffers());
         if !state.config.run.async_checkpoint || !self.has_memory(refs, listener) {
             let path = write(&run, state, layout, refs)?;
             self.saved = state.step;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shards::loader::Latents;
+use shards::loader::{BufferSource, Latents};
 
 use super::program::{Program, Slot, Space};
 
@@ -17,7 +17,7 @@ pub struct DeviceError {
 }
 
 /// A read that has been ordered and not been fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
 /// A device: memory by purpose, and programs that work in it, one after the other.
@@ -74,4 +74,23 @@ pub trait Device: Send {
     /// # Errors
     /// See [`Device::reserve`].
     fn wait(&mut self) -> Result<(), DeviceError>;
+
+    /// Milliseconds of each command of a program, which is run for it; waits between commands make it longer than it is.
+    ///
+    /// # Errors
+    /// See [`Device::reserve`].
+    fn time(&mut self, program: &Arc<Program>) -> Result<Vec<f32>, DeviceError>;
+
+    /// What it is called.
+    fn name(&self) -> String;
+
+    /// Bytes of its memory that nobody uses, where it knows.
+    fn available(&self) -> Option<u64> {
+        None
+    }
+
+    /// Memory of the host from which [`Device::upload`] goes on by itself.
+    fn host_memory(&self) -> Option<Arc<dyn BufferSource>> {
+        None
+    }
 }

@@ -115,4 +115,32 @@ impl<B> Launch<B> {
         self.args.push(arg);
         self
     }
+
+    /// The same with every place turned into another.
+    pub fn map<C>(&self, place: impl Fn(&B) -> C) -> Launch<C> {
+        let arg = |arg: &Arg<B>| match arg {
+            Arg::Buffer(buffer) => Arg::Buffer(place(buffer)),
+            Arg::I32(value) => Arg::I32(*value),
+            Arg::I64(value) => Arg::I64(*value),
+            Arg::F32(value) => Arg::F32(*value),
+            Arg::F64(value) => Arg::F64(*value),
+        };
+        Launch {
+            name: self.name.clone(),
+            grid: self.grid,
+            block: self.block,
+            shared: self.shared,
+            args: self.args.iter().map(arg).collect(),
+            op: self.op,
+            work: self.work,
+        }
+    }
+
+    /// The places among its arguments.
+    pub fn places(&self) -> impl Iterator<Item = &B> {
+        self.args.iter().filter_map(|arg| match arg {
+            Arg::Buffer(buffer) => Some(buffer),
+            _ => None,
+        })
+    }
 }

@@ -1,6 +1,6 @@
 //! Training steps on a device: what is written before each, and what is read after it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytemuck::cast_slice;
@@ -27,7 +27,7 @@ pub struct DeviceLearner {
     /// Images that there is room for.
     images: usize,
     /// Steps whose outputs have not been fetched, the oldest first.
-    pending: Vec<(Ticket, Outputs)>,
+    pending: VecDeque<(Ticket, Outputs)>,
 }
 
 /// What a step has told.
@@ -94,7 +94,7 @@ impl DeviceLearner {
             device,
             programs: HashMap::new(),
             images,
-            pending: Vec::new(),
+            pending: VecDeque::new(),
         })
     }
 
@@ -104,7 +104,12 @@ impl DeviceLearner {
     }
 
     /// The device.
-    pub fn device(&mut self) -> &mut dyn Device {
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
+    }
+
+    /// The device, to work on it.
+    pub fn device_mut(&mut self) -> &mut dyn Device {
         &mut *self.device
     }
 
@@ -153,7 +158,7 @@ impl DeviceLearner {
         self.device.write(inputs.rates, cast_slice(rates))?;
         self.device.run(&program)?;
         let ticket = self.device.order(outputs.told)?;
-        self.pending.push((ticket, outputs));
+        self.pending.push_back((ticket, outputs));
         Ok(())
     }
 
@@ -162,15 +167,17 @@ impl DeviceLearner {
         self.pending.len()
     }
 
-    /// Waits for the oldest step that was started, if any, and says what it told.
+    /// Waits for the oldest step that was started and has not told anything, and says what it tells.
     ///
     /// # Errors
-    /// [`DeviceError`].
-    pub fn told(&mut self) -> Result<Option<StepOutputs>, DeviceError> {
-        if self.pending.is_empty() {
-            return Ok(None);
-        }
-        let (ticket, outputs) = self.pending.remove(0);
+    /// [`DeviceError`], also when there is no such step.
+    pub fn told(&mut self) -> Result<StepOutputs, DeviceError> {
+        let Some((ticket, outputs)) = self.pending.pop_front() else {
+            return Err(DeviceError {
+                what: "asking for a step".to_owned(),
+                reason: "none was started".to_owned(),
+            });
+        };
         let bytes = self.device.fetch(ticket)?;
         let at = |slot: Slot| &bytes[slot.offset - outputs.told.offset..][..slot.bytes];
         let numbers: Vec<f64> = bytemuck::pod_collect_to_vec(at(outputs.losses));
@@ -180,11 +187,11 @@ impl DeviceLearner {
             loss.vb += image[1];
         }
         let scale: f32 = bytemuck::pod_read_unaligned(at(outputs.scale));
-        Ok(Some(StepOutputs {
+        Ok(StepOutputs {
             loss,
             grad_norm: bytemuck::pod_read_unaligned(at(outputs.norm)),
             is_skipped: scale.is_nan(),
-        }))
+        })
     }
 
     /// Reads weights, their average and moments, after all steps that were started.

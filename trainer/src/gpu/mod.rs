@@ -11,6 +11,7 @@ pub mod model;
 #[cfg(feature = "cuda")]
 mod pinned;
 pub mod program;
+pub mod room;
 
 pub use device::{Device, DeviceError, Ticket};
 pub use in_flight::{Fence, InFlight};

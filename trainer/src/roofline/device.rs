@@ -1,6 +1,8 @@
 //! The devices that are planned for, by their data sheets, and what share of it kernels are taken to reach.
 
 use super::Work;
+use crate::config::Precision;
+use crate::ops::profile::Op;
 
 /// A device's peaks, per second.
 #[derive(Clone, Copy, Debug)]
@@ -56,11 +58,39 @@ pub(super) const F32_SHARE: f64 = 0.4;
 pub(super) const LINK_SHARE: f64 = 0.75;
 
 impl Device {
+    /// The device that a driver calls `name`, if it is one of these.
+    pub fn called(name: &str) -> Option<Self> {
+        [A100, H100].into_iter().find(|device| {
+            let hopper = device.name == H100.name && name.contains("H200");
+            name.contains(device.name) || hopper
+        })
+    }
+
+    /// Operations a second of its matrix products at most, in an arithmetic.
+    pub fn peak(&self, precision: Precision) -> f64 {
+        match precision {
+            Precision::F32 => self.f32_flops,
+            // Half of bf16, on both.
+            Precision::Tf32 => self.tensor_flops / 2.0,
+            Precision::Bf16 => self.tensor_flops,
+        }
+    }
+
     /// Seconds that a kernel takes at least: of its bytes to memory, its bytes to the cache, and its operations.
     pub fn floor(&self, work: Work) -> f64 {
         let memory = work.memory_bytes() as f64 / self.bandwidth;
         let cache = work.bytes() as f64 / self.cache_bandwidth;
         memory.max(cache).max(work.flops as f64 / self.f32_flops)
+    }
+
+    /// The same of commands of a kind: matrix products run at their own peak.
+    pub fn floor_of_kind(&self, op: Op, work: Work, precision: Precision) -> f64 {
+        if op == Op::MatMul {
+            let memory = work.memory_bytes() as f64 / self.bandwidth;
+            memory.max(work.flops as f64 / self.peak(precision))
+        } else {
+            self.floor(work)
+        }
     }
 
     /// Seconds that it is expected to take.

@@ -9,12 +9,14 @@
 
 mod autoencoder;
 mod conv;
+mod device;
 mod diffusion;
 mod elementwise;
 mod emulator;
 mod norm;
 mod optimizer;
 mod ssm;
+mod training;
 mod values;
 
 use std::collections::BTreeSet;

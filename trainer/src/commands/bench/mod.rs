@@ -1,5 +1,6 @@
 //! `trainer bench`: time and memory of training steps, or of forward passes and sampling steps.
 
+mod device;
 mod forward;
 
 use std::collections::BTreeMap;
@@ -11,10 +12,10 @@ use preprocess::console::count::bytes;
 use preprocess::console::{JsonTarget, Printer, exit};
 
 use super::ranks::{TransportArgs, threads_of, with_ranks_over};
-use super::{ConfigArgs, MemoryArgs, with_threads};
+use super::{ConfigArgs, DeviceArgs, MemoryArgs, with_threads};
 use crate::cost::TRAINING_PASSES;
 use crate::distributed::{HostReducer, processes_of_machine};
-use crate::fit::{check_batch, slice_of, step_times};
+use crate::fit::{Place, StepTimes, check_batch, slice_of, step_times};
 use crate::memory::{self, MemoryPlan, peak_resident_bytes};
 use crate::ops::profile::{self, Op};
 
@@ -26,6 +27,8 @@ pub struct BenchArgs {
     /// Steps that are timed, after one that is not
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     transport: TransportArgs,
     #[command(flatten)]
@@ -61,15 +64,25 @@ fn time(args: &BenchArgs, printer: &mut Printer, reducer: &mut HostReducer) -> R
     check_batch(config, reducer)?;
     let (rank, ranks) = (reducer.rank(), reducer.ranks());
     let sharing = processes_of_machine(reducer);
-    if let Some(available) = args.memory.available() {
+    let place = args.device.place()?;
+    if let (Some(available), Place::Cpu) = (args.memory.available(), place) {
         memory::check(&slice_of(config, ranks), 0, available, sharing)?;
     }
     if args.forward {
         return forward::run(args, config, ranks, printer);
     }
     let threads = threads_of(config.run.threads, reducer);
-    let times = with_threads(threads, || Ok(step_times(config, args.steps, reducer)?))?;
+    let StepTimes {
+        milliseconds: times,
+        device,
+    } = with_threads(threads, || Ok(step_times(config, args.steps, place, reducer)?))?;
     if rank > 0 {
+        return Ok(exit::DONE);
+    }
+    if let Some((name, kinds)) = device {
+        let report = device::report(config, ranks, &name, times[times.len() / 2], &kinds);
+        report.lines().iter().for_each(|line| printer.say(line));
+        printer.json(json, &serde_json::to_value(&report)?)?;
         return Ok(exit::DONE);
     }
     let total = times.iter().sum::<f64>();

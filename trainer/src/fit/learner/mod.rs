@@ -8,7 +8,7 @@ use crate::checkpoint::{BufferRefs, Buffers};
 use crate::config::{Config, Precision};
 use crate::diffusion::{LossParts, Schedule, training_loss};
 use crate::distributed::{HostReducer, Single};
-use crate::model::{DiffuSsm, Error, Gradients, Kernels};
+use crate::model::{DiffuSsm, Error, Gradients, Kernels, ModelConfig};
 use crate::ops::bf16;
 use crate::ops::profile::{Clock, Op};
 use crate::optim::{AdamW, Rates, grad_norm};
@@ -122,6 +122,16 @@ impl Learner {
         }
     }
 
+    /// Everything that a checkpoint holds, for a learner elsewhere.
+    pub(super) fn into_buffers(self) -> Buffers {
+        Buffers {
+            params: self.params,
+            ema: self.ema,
+            first: self.optimizer.first,
+            second: self.optimizer.second,
+        }
+    }
+
     /// Step number `step` (from 1) on a global batch of unscaled latents.
     ///
     /// Timesteps, noise and label dropping are keyed by (seed, record, epoch); gradients are summed over micro-batches,
@@ -179,10 +189,10 @@ impl Learner {
         reducer.sum(&mut parts);
         [loss.mse, loss.vb] = parts;
         let norm = grad_norm(&self.grads);
-        let lr = self.config.optim.lr * self.config.optim.lr_factor(step, self.config.run.num_steps);
+        let (lr, ssm_lr) = learning_rates(&self.config, step);
         let is_skipped = !(loss.mse + loss.vb + norm).is_finite();
         if !is_skipped {
-            self.update(step, lr, norm);
+            self.update(step, (lr, ssm_lr), norm);
         }
         Ok(StepReport {
             loss,
@@ -225,15 +235,8 @@ impl Learner {
             });
         let model = &self.config.model;
         if model.num_classes > 0 {
-            for (index, ((out, &label), &id)) in inputs.labels.iter_mut().zip(labels).zip(ids).enumerate() {
-                let label = u32::try_from(label).unwrap_or(u32::MAX);
-                if label as usize >= model.num_classes {
-                    return Err(Error::Label {
-                        index,
-                        label,
-                        rows: model.num_classes,
-                    });
-                }
+            let labels = checked_labels(model, labels)?;
+            for ((out, label), &id) in inputs.labels.iter_mut().zip(labels).zip(ids) {
                 let is_dropped = rng.uniform(Stream::LabelDrop, id, epoch, 0) < model.class_dropout_prob;
                 *out = match model.null_label() {
                     Some(null) if is_dropped => null,
@@ -310,17 +313,13 @@ impl Learner {
         }))
     }
 
-    fn update(&mut self, step: u64, lr: f64, norm: f64) {
+    fn update(&mut self, step: u64, (lr, ssm_lr): (f64, f64), norm: f64) {
         let optim = &self.config.optim;
         let clip = optim.max_grad_norm;
         let grad_scale = if clip > 0.0 && norm > clip {
             clip / norm
         } else {
             1.0
-        };
-        let ssm_lr = match optim.ssm_lr {
-            0.0 => lr,
-            ssm_lr => lr / optim.lr.max(f64::MIN_POSITIVE) * ssm_lr,
         };
         let rates = Rates {
             lr,
@@ -330,6 +329,37 @@ impl Learner {
         self.optimizer
             .step(step, rates, &mut self.params, &self.grads, &mut self.ema);
     }
+}
+
+/// The labels of a batch for a model with classes; zeros for one without.
+///
+/// # Errors
+/// [`Error::Label`] when one is no class of the model.
+pub(super) fn checked_labels(model: &ModelConfig, labels: &[i64]) -> Result<Vec<u32>, Error> {
+    if model.num_classes == 0 {
+        return Ok(vec![0; labels.len()]);
+    }
+    let checked = |(index, &label): (usize, &i64)| {
+        let label = u32::try_from(label).unwrap_or(u32::MAX);
+        if (label as usize) < model.num_classes {
+            Ok(label)
+        } else {
+            let rows = model.num_classes;
+            Err(Error::Label { index, label, rows })
+        }
+    };
+    labels.iter().enumerate().map(checked).collect()
+}
+
+/// The learning rates of step `step` (from 1): of dt, A and B of the state space models, and of all other parameters before.
+pub(super) fn learning_rates(config: &Config, step: u64) -> (f64, f64) {
+    let optim = &config.optim;
+    let lr = optim.lr * optim.lr_factor(step, config.run.num_steps);
+    let ssm_lr = match optim.ssm_lr {
+        0.0 => lr,
+        ssm_lr => lr / optim.lr.max(f64::MIN_POSITIVE) * ssm_lr,
+    };
+    (lr, ssm_lr)
 }
 
 struct Inputs {

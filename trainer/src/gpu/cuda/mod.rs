@@ -11,18 +11,18 @@ mod peers;
 mod products;
 mod timing;
 
-pub use timing::Timed;
-
 #[cfg(feature = "nccl")]
 pub use peers::Peers;
 
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
-use shards::loader::Latents;
+use shards::loader::{BufferSource, Latents};
 
+use super::PinnedBuffers;
 use super::device::{Device, DeviceError, Ticket};
 use super::program::{Command, Program, Slot, Space};
+use crate::config::Precision;
 use capture::Graphs;
 use kernels::Kernels;
 use memory::Memory;
@@ -36,6 +36,15 @@ pub enum Arithmetic {
     Full,
     /// In TF32: factors are rounded to 10 bits behind the point.
     Tf32,
+}
+
+impl From<Precision> for Arithmetic {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Tf32 => Self::Tf32,
+            Precision::F32 | Precision::Bf16 => Self::Full,
+        }
+    }
 }
 
 /// What a device is opened with.
@@ -82,11 +91,6 @@ impl CudaDevice {
             context,
             stream,
         })
-    }
-
-    /// The GPU's name, as its driver says it.
-    pub fn name(&self) -> String {
-        self.context.name().unwrap_or_else(|_| "GPU".to_owned())
     }
 
     /// Its context.
@@ -188,6 +192,23 @@ impl Device for CudaDevice {
         self.stream
             .synchronize()
             .map_err(|error| failed("waiting for the GPU", &error))
+    }
+
+    fn time(&mut self, program: &Arc<Program>) -> Result<Vec<f32>, DeviceError> {
+        self.time_commands(program)
+    }
+
+    /// The GPU's name, as its driver says it.
+    fn name(&self) -> String {
+        self.context.name().unwrap_or_else(|_| "GPU".to_owned())
+    }
+
+    fn available(&self) -> Option<u64> {
+        self.context.mem_get_info().ok().map(|(free, _)| free as u64)
+    }
+
+    fn host_memory(&self) -> Option<Arc<dyn BufferSource>> {
+        Some(Arc::new(PinnedBuffers::new(Arc::clone(&self.context))))
     }
 }
 

@@ -7,21 +7,11 @@ use cudarc::driver::sys::CUevent_flags;
 
 use super::{CudaDevice, failed};
 use crate::gpu::device::DeviceError;
-use crate::gpu::program::{Command, Program};
-
-/// The time of each command of a program.
-#[derive(Clone, Debug)]
-pub struct Timed {
-    /// Milliseconds, in the order of the commands.
-    pub milliseconds: Vec<f32>,
-}
+use crate::gpu::program::Program;
 
 impl CudaDevice {
-    /// Runs a program with an event before and after each command. It takes longer than without: launches cannot overlap.
-    ///
-    /// # Errors
-    /// [`DeviceError`].
-    pub fn run_timed(&mut self, program: &Arc<Program>) -> Result<Timed, DeviceError> {
+    /// Milliseconds of each command, by an event before and after it.
+    pub(super) fn time_commands(&mut self, program: &Program) -> Result<Vec<f32>, DeviceError> {
         let stream = Arc::clone(&self.stream);
         let event = || -> Result<CudaEvent, DeviceError> {
             stream
@@ -31,9 +21,7 @@ impl CudaDevice {
         let mut events = vec![event()?];
         for command in &program.commands {
             self.execute(command)?;
-            if !matches!(command, Command::Final(_) | Command::Sum(_)) {
-                events.push(event()?);
-            }
+            events.push(event()?);
         }
         stream
             .synchronize()
@@ -43,8 +31,6 @@ impl CudaDevice {
                 .elapsed_ms(&pair[1])
                 .map_err(|error| failed("reading an event", &error))
         };
-        Ok(Timed {
-            milliseconds: events.windows(2).map(elapsed).collect::<Result<_, _>>()?,
-        })
+        events.windows(2).map(elapsed).collect()
     }
 }

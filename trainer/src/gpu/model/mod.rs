@@ -69,7 +69,7 @@ impl DeviceModel {
             });
         }
         let element = match config.run.precision {
-            Precision::F32 => Element::F32,
+            Precision::F32 | Precision::Tf32 => Element::F32,
             Precision::Bf16 => Element::Bf16,
         };
         let (layout, schedule) = (

@@ -2,7 +2,7 @@
 
 use super::arena::Arena;
 use super::{Command, Matrix, Product, Program, Slot, Space};
-use crate::gpu::launch::{Arg, Element, Launch};
+use crate::gpu::launch::{Element, Launch};
 
 /// A program in the making.
 #[derive(Debug, Default)]
@@ -47,14 +47,8 @@ impl Builder {
     /// # Panics
     /// In debug builds when two of its buffers overlap and are not the same.
     pub fn launch(&mut self, launch: Launch<Slot>) {
-        let buffers = || {
-            launch.args.iter().filter_map(|arg| match arg {
-                Arg::Buffer(slot) => Some(slot),
-                _ => None,
-            })
-        };
-        for (i, a) in buffers().enumerate() {
-            for b in buffers().skip(i + 1) {
+        for (i, a) in launch.places().enumerate() {
+            for b in launch.places().skip(i + 1) {
                 debug_assert!(a == b || !a.overlaps(b), "{}: {a:?} and {b:?}", launch.name);
             }
         }
