@@ -90,7 +90,7 @@ fn from_pictures_to_a_score_through_a_crash() {
         out: out.into(),
         init: None,
         allow: Vec::new(),
-        place: Place::Cpu,
+        place: trainer::gpu::Place::Cpu,
         available_memory: None,
     };
     let never = AtomicBool::new(false);

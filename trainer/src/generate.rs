@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{Device, Tensor};
 use preprocess::image::{RgbImage, tensor};
@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use shards::rng::{Philox, Stream};
 
 use crate::checkpoint::{DatasetRecord, flat};
-use crate::config::Config;
+use crate::config::{Config, Precision};
 use crate::diffusion::{self, Schedule};
 use crate::export;
+use crate::gpu::{self, DeviceSampler};
 use crate::model::{self, DiffuSsm, Inference};
 use crate::sampler::{self, Guidance, SampleConfig, Sampler};
 
@@ -30,6 +31,9 @@ pub enum Error {
     /// Weights or labels that do not fit the model.
     #[error(transparent)]
     Model(#[from] model::Error),
+    /// A GPU has failed.
+    #[error(transparent)]
+    Device(#[from] gpu::DeviceError),
     /// A number of steps that cannot be.
     #[error(transparent)]
     Diffusion(#[from] diffusion::Error),
@@ -132,9 +136,19 @@ impl Default for SamplePlan {
     }
 }
 
+/// Where the weights are, and what makes latents of them.
+enum Form {
+    Host(Inference),
+    Device {
+        sampler: Mutex<DeviceSampler>,
+        precision: Precision,
+        weights_hash: String,
+    },
+}
+
 /// A model with weights, ready to sample.
 pub struct Generator {
-    model: Inference,
+    form: Form,
     weights_hash: OnceLock<String>,
     /// The configuration that it was trained with.
     pub config: Config,
@@ -162,7 +176,7 @@ impl Generator {
     pub fn new(config: Config, dataset: DatasetRecord, step: u64, weights: Vec<f32>) -> Result<Self, Error> {
         let model = Inference::new(DiffuSsm::new(config.model.clone())?, weights)?;
         Ok(Self {
-            model,
+            form: Form::Host(model),
             weights_hash: OnceLock::new(),
             config,
             dataset,
@@ -170,17 +184,46 @@ impl Generator {
         })
     }
 
+    /// The same on a GPU, with activations of `precision`; on the processor, where [`Place::open`] gave no device, as it was.
+    ///
+    /// # Errors
+    /// When the model or its weights do not fit the GPU.
+    pub fn on(self, device: Option<Box<dyn gpu::Device>>, precision: Precision) -> Result<Self, Error> {
+        let (Some(device), Form::Host(model)) = (device, &self.form) else {
+            return Ok(self);
+        };
+        let weights = model.weights();
+        let mut config = self.config.clone();
+        config.run.precision = precision;
+        let form = Form::Device {
+            sampler: Mutex::new(DeviceSampler::new(&config, device, &weights)??),
+            precision,
+            weights_hash: flat::hash(&weights),
+        };
+        Ok(Self { form, ..self })
+    }
+
     /// A hash of the weights.
     pub fn weights_hash(&self) -> &str {
-        // Asked for more than once, and gigabytes for the largest models.
-        self.weights_hash
-            .get_or_init(|| flat::hash(&self.model.weights()))
+        match &self.form {
+            // Asked for more than once, and gigabytes for the largest models.
+            Form::Host(model) => self.weights_hash.get_or_init(|| flat::hash(&model.weights())),
+            Form::Device { weights_hash, .. } => weights_hash,
+        }
+    }
+
+    /// The arithmetic that images depend on, where it is not that of the processor.
+    fn arithmetic(&self) -> Option<String> {
+        match &self.form {
+            Form::Host(_) => None,
+            Form::Device { precision, .. } => Some(format!("cuda {precision:?}").to_lowercase()),
+        }
     }
 
     /// Everything that the images of `plan` depend on, beside their indices: weights by their hash, architecture,
     /// autoencoder, plan.
     pub fn definition(&self, plan: &SamplePlan) -> serde_json::Value {
-        serde_json::json!({
+        let mut definition = serde_json::json!({
             "step": self.step,
             "weights": self.weights_hash(),
             "model": self.config.model,
@@ -188,7 +231,11 @@ impl Generator {
             "vae": self.dataset.vae,
             "image_size": self.dataset.image_size,
             "plan": plan,
-        })
+        });
+        if let Some(arithmetic) = self.arithmetic() {
+            definition["arithmetic"] = arithmetic.into();
+        }
+        definition
     }
 
     /// The autoencoder of the dataset that the model learned from.
@@ -196,7 +243,15 @@ impl Generator {
     /// # Errors
     /// When it cannot be loaded any more.
     pub fn autoencoder(&self) -> Result<AutoencoderKl, Error> {
-        Ok(AutoencoderKl::from_record(&self.dataset.vae, &Device::Cpu)?)
+        self.autoencoder_on(&Device::Cpu)
+    }
+
+    /// The same on a device.
+    ///
+    /// # Errors
+    /// When it cannot be loaded any more.
+    pub fn autoencoder_on(&self, device: &Device) -> Result<AutoencoderKl, Error> {
+        Ok(AutoencoderKl::from_record(&self.dataset.vae, device)?)
     }
 
     /// The class of image `index` under `plan`.
@@ -235,8 +290,15 @@ impl Generator {
             sampler: plan.sampler,
             guidance: plan.guidance,
         };
-        let latents = sampler::sample(&schedule, &config, &batch, |x, t, y| self.model.forward(x, t, y))?;
-        Ok(latents)
+        match &self.form {
+            Form::Host(model) => Ok(sampler::sample(&schedule, &config, &batch, |x, t, y| {
+                model.forward(x, t, y)
+            })?),
+            Form::Device { sampler, .. } => {
+                let mut sampler = sampler.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(sampler.sample(&schedule, &config, &batch)?)
+            }
+        }
     }
 
     /// The images with these indices, decoded by `vae`.
@@ -262,7 +324,7 @@ impl Generator {
             model.input_size,
         );
         let latents = Tensor::from_vec(latents, shape, &Device::Cpu)?;
-        Ok(tensor::to_rgb(&vae.decode(&latents)?)?)
+        Ok(tensor::to_rgb(&vae.decode(&latents)?.to_device(&Device::Cpu)?)?)
     }
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, anyhow};
 use preprocess::device::Devices;
 
 use crate::config::Resolved;
-use crate::fit::Place;
+use crate::gpu::Place;
 
 /// Which configuration: shared by the commands that take one.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -52,10 +52,10 @@ impl ConfigArgs {
     }
 }
 
-/// Where a model is trained: shared by the commands that train.
+/// Where a model works: shared by the commands that train and sample.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// Where the model is trained: cpu, cuda or cuda:N; several processes take a GPU each with cuda
+    /// Where the model works: cpu, cuda or cuda:N; several processes take a GPU each with cuda
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
 }

@@ -9,11 +9,14 @@ use preprocess::console::{JsonTarget, Printer, Progress, exit};
 use preprocess::vae::AutoencoderKl;
 
 use super::ranks::{threads_of, with_ranks};
-use super::with_threads;
+use super::{DeviceArgs, with_threads};
 use crate::bulk::SampleSet;
+use crate::config::Precision;
 use crate::distributed::HostReducer;
 use crate::fit::grid_columns;
 use crate::generate::{Generator, Labels, SamplePlan};
+use crate::gpu::Place;
+use crate::gpu::place::Use;
 use crate::sampler::{Guidance, GuidanceMode, Sampler};
 
 /// How samples are drawn: shared with the evaluation.
@@ -119,6 +122,11 @@ pub struct SampleArgs {
     /// A PNG grid, or an .npz with `arr_0` [N, H, W, 3] and `arr_1` [N] labels
     #[arg(long, short, value_name = "GRID.png|SAMPLES.npz")]
     out: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Arithmetic of the activations on a GPU
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Threads; all cores when absent
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -143,12 +151,21 @@ pub fn run(args: &SampleArgs, printer: &mut Printer) -> Result<u8> {
         bail!("--count 0: at least one image must be drawn");
     }
     let plan = args.sampling.plan()?;
+    let place = args.device.place()?;
+    if place == Place::Cpu && args.precision != Precision::F32 {
+        bail!("--precision is of GPUs: --device cuda");
+    }
     let generator = Generator::open(&args.checkpoint)?;
-    let vae = generator.autoencoder()?;
     if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs_err::create_dir_all(folder)?;
     }
     with_ranks(printer, |printer, group| {
+        let wish = Use {
+            precision: args.precision,
+            ..Use::default()
+        };
+        let generator = generator.on(place.open(wish, group)?, args.precision)?;
+        let vae = generator.autoencoder_on(&place.candle_device(group)?)?;
         let threads = threads_of(args.threads, group);
         with_threads(threads, || {
             if is_archive {

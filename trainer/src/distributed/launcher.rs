@@ -26,7 +26,7 @@ const VARIABLES: [(&str, &str, &str); 5] = [
 ];
 
 /// Variables of the rank within a machine, in the same order of precedence.
-#[cfg(any(test, feature = "nccl"))]
+#[cfg(any(test, feature = "cuda"))]
 const LOCAL_VARIABLES: [&str; 4] = [
     "OMPI_COMM_WORLD_LOCAL_RANK",
     "MPI_LOCALRANKID",
@@ -35,12 +35,12 @@ const LOCAL_VARIABLES: [&str; 4] = [
 ];
 
 /// Which of its machine's processes this is, from 0; without a word of the launcher, as if there were one machine.
-#[cfg(feature = "nccl")]
+#[cfg(feature = "cuda")]
 pub(super) fn local_rank(launch: &Launch) -> usize {
     find_local_rank(launch, |name| std::env::var(name).ok())
 }
 
-#[cfg(any(test, feature = "nccl"))]
+#[cfg(any(test, feature = "cuda"))]
 fn find_local_rank(launch: &Launch, variable: impl Fn(&str) -> Option<String>) -> usize {
     let mut found = LOCAL_VARIABLES
         .iter()
@@ -53,7 +53,7 @@ fn find_local_rank(launch: &Launch, variable: impl Fn(&str) -> Option<String>) -
 ///
 /// # Errors
 /// [`Error::TooFewGpus`].
-#[cfg(any(test, feature = "nccl"))]
+#[cfg(any(test, feature = "cuda"))]
 pub(super) fn gpu_of(local_rank: usize, gpus: usize) -> Result<usize, Error> {
     match gpus {
         1 => Ok(0),

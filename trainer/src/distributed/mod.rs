@@ -23,6 +23,8 @@ mod transport;
 
 pub use error::Error;
 pub use launcher::Launch;
+#[cfg(feature = "cuda")]
+pub(crate) use launcher::{gpu_of, local_rank};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 #[cfg(feature = "nccl")]

@@ -13,7 +13,7 @@ use super::{Error, Group, HostReducer, Single, agree, share, share_bytes};
 use crate::checkpoint;
 use crate::config::{Config, Resolved};
 use crate::fit::fixtures;
-use crate::fit::{Error as FitError, Event, Learner, Metrics, Outcome, Place, Plan, StepReport, fit_among};
+use crate::fit::{Error as FitError, Event, Learner, Metrics, Outcome, Plan, StepReport, fit_among};
 use crate::memory::MemoryPlan;
 
 /// Runs `work` in `ranks` threads, each with one rayon thread of its own.
@@ -150,7 +150,7 @@ fn plan(data: &str, out: &Path, steps: u64) -> Plan {
         data: data.into(),
         out: out.to_owned(),
         init: None,
-        place: Place::Cpu,
+        place: crate::gpu::Place::Cpu,
         available_memory: None,
         allow: vec!["run.num_steps".to_owned()],
     }

@@ -27,39 +27,12 @@ pub enum Error {
     /// A GPU has failed.
     #[error(transparent)]
     Device(#[from] crate::gpu::DeviceError),
-    /// An arithmetic that only GPUs have.
-    #[error("run.precision=tf32 is of GPUs: --device cuda, or run.precision=f32")]
-    OnlyOnGpus,
     /// The run does not fit into the GPU.
     #[error(transparent)]
     TooLarge(#[from] crate::gpu::room::TooLarge),
-    /// There is no such GPU.
+    /// A GPU cannot be used.
     #[error(transparent)]
-    NoDevice(#[from] preprocess::device::Error),
-    /// A process was given several GPUs.
-    #[error(
-        "a process trains on one GPU, not on {gpus}\nhint: start one for each, `torchrun --no-python --nproc-per-node {gpus} trainer fit --device cuda`"
-    )]
-    SeveralGpus {
-        /// GPUs that were named.
-        gpus: usize,
-    },
-    /// Several processes were given one GPU.
-    #[error("{ranks} processes cannot share GPU {number}\nhint: --device cuda gives each one of its own")]
-    OneGpu {
-        /// The GPU.
-        number: usize,
-        /// Processes.
-        ranks: usize,
-    },
-    /// Several processes with GPUs, and nothing that sums their gradients.
-    #[error(
-        "{ranks} processes with a GPU each need NCCL, which is not built in\nhint: cargo build --release --features cuda,cudnn,nccl"
-    )]
-    NoNccl {
-        /// Processes.
-        ranks: usize,
-    },
+    Place(#[from] crate::gpu::place::Error),
     /// A grid of samples could not be made.
     #[error(transparent)]
     Generate(#[from] crate::generate::Error),

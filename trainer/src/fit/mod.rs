@@ -31,9 +31,10 @@ use shards::loader::{HeapBuffers, Loader, LoaderConfig};
 use crate::checkpoint::{self, DatasetRecord, MetricSums, State};
 use crate::config::{Cache, Resolved, RunConfig};
 use crate::distributed::{self, HostReducer, Single};
+use crate::gpu::Place;
 use crate::memory;
 
-pub use engine::{Engine, Place, Profiled, Told};
+pub use engine::{Engine, Profiled, Told};
 pub use error::Error;
 pub use folder::{METRICS, Metrics, PLOTTED_POINTS, RunFolder, json_lines, smoothed};
 pub use frechet::{Distance, FRECHET};

@@ -7,9 +7,10 @@ use shards::loader::{Batch, Position};
 use shards::rng::{Philox, Stream};
 use shards::shuffle::rank_slice;
 
-use super::{Engine, Error, Learner, Place, Profiled};
+use super::{Engine, Error, Learner, Profiled};
 use crate::config::Config;
 use crate::distributed::HostReducer;
+use crate::gpu::Place;
 use crate::ops::matmul::linear;
 use crate::ops::profile;
 

@@ -80,15 +80,7 @@ impl DeviceLearner {
         ] {
             device.write(Slot::new(space, 0, count, 4), cast_slice(values))?;
         }
-        if model.has_copy() {
-            let copy = Slot::new(Space::Copy, 0, count, 2);
-            let mut rounded = vec![bf16::ZERO; PIECE.min(count)];
-            for (piece, values) in buffers.params.chunks(PIECE).enumerate() {
-                let rounded = &mut rounded[..values.len()];
-                rounded.convert_from_f32_slice(values);
-                device.write(copy.part(piece * PIECE, values.len()), cast_slice(rounded))?;
-            }
-        }
+        write_copy(&mut *device, &model, buffers.params)?;
         Ok(Self {
             model,
             device,
@@ -212,4 +204,23 @@ impl DeviceLearner {
         }
         Ok(())
     }
+}
+
+/// Writes the weights in bf16, where products take them from there.
+pub(super) fn write_copy(
+    device: &mut dyn Device,
+    model: &DeviceModel,
+    weights: &[f32],
+) -> Result<(), DeviceError> {
+    if !model.has_copy() {
+        return Ok(());
+    }
+    let copy = Slot::new(Space::Copy, 0, weights.len(), 2);
+    let mut rounded = vec![bf16::ZERO; PIECE.min(weights.len())];
+    for (piece, values) in weights.chunks(PIECE).enumerate() {
+        let rounded = &mut rounded[..values.len()];
+        rounded.convert_from_f32_slice(values);
+        device.write(copy.part(piece * PIECE, values.len()), cast_slice(rounded))?;
+    }
+    Ok(())
 }

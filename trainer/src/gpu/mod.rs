@@ -10,8 +10,10 @@ mod learner;
 pub mod model;
 #[cfg(feature = "cuda")]
 mod pinned;
+pub mod place;
 pub mod program;
 pub mod room;
+mod sampler;
 
 pub use device::{Device, DeviceError, Ticket};
 pub use in_flight::{Fence, InFlight};
@@ -19,3 +21,5 @@ pub use launch::{Arg, Element, Launch};
 pub use learner::{DeviceBatch, DeviceLearner, StepOutputs};
 #[cfg(feature = "cuda")]
 pub use pinned::PinnedBuffers;
+pub use place::Place;
+pub use sampler::DeviceSampler;

@@ -56,6 +56,14 @@ impl fmt::Display for Guidance {
 }
 
 impl Guidance {
+    /// Whether a step at noise level `sigma` is guided, in a model with or without a label that stands for none.
+    pub(crate) fn applies(&self, sigma: f64, null_label: Option<u32>) -> bool {
+        let is_inside = self
+            .interval
+            .is_none_or(|(low, high)| low < sigma && sigma <= high);
+        null_label.is_some() && is_inside && self.scale != 1.0
+    }
+
     /// The model's output, guided, for all images of a batch at one timestep.
     pub(super) fn evaluate<E>(
         &self,
@@ -66,11 +74,8 @@ impl Guidance {
         model: &mut impl FnMut(&[f32], &[f32], &[u32]) -> Result<Vec<f32>, E>,
     ) -> Result<Vec<f32>, E> {
         let count = batch.indices.len();
-        let is_inside = self
-            .interval
-            .is_none_or(|(low, high)| low < sigma && sigma <= high);
         let null = match batch.null_label {
-            Some(null) if is_inside && self.scale != 1.0 => null,
+            Some(null) if self.applies(sigma, batch.null_label) => null,
             _ => return model(x, &vec![timestep as f32; count], batch.labels),
         };
         let labels: Vec<u32> = batch

@@ -15,6 +15,7 @@ mod elementwise;
 mod emulator;
 mod norm;
 mod optimizer;
+mod sampling;
 mod ssm;
 mod training;
 mod values;

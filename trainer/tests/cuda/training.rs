@@ -16,7 +16,7 @@ use super::values::wave;
 const SCALING: f32 = 0.8;
 
 /// A small model, every part of it there.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::default();
     let model = &mut config.model;
     (model.hidden_size, model.depth, model.state_size) = (12, 2, 8);

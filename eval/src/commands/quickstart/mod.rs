@@ -20,7 +20,7 @@ use shards::manifest::Manifest;
 use trainer::checkpoint;
 use trainer::config::Resolved;
 use trainer::distributed::Single;
-use trainer::fit::{Place, step_times};
+use trainer::fit::step_times;
 use trainer::generate::{Generator, SamplePlan};
 use trainer::model::DiffuSsm;
 use trainer::sampler::{Guidance, Sampler};
@@ -202,7 +202,13 @@ fn planned_steps(args: &Args, data: &Path, run: &Path) -> anyhow::Result<u64> {
     }
     let mut resolved = Resolved::named("demo")?;
     resolved.adopt(&Manifest::read(data)?)?;
-    let times = step_times(&resolved.config, TIMED_STEPS, Place::Cpu, &mut Single)?.milliseconds;
+    let times = step_times(
+        &resolved.config,
+        TIMED_STEPS,
+        trainer::gpu::Place::Cpu,
+        &mut Single,
+    )?
+    .milliseconds;
     let median = times[times.len() / 2] / 1e3;
     Ok(((args.seconds / median) as u64).max(1))
 }

@@ -15,7 +15,8 @@ use super::ranks::{TransportArgs, threads_of, with_ranks_over};
 use super::{ConfigArgs, DeviceArgs, MemoryArgs, with_threads};
 use crate::cost::TRAINING_PASSES;
 use crate::distributed::{HostReducer, processes_of_machine};
-use crate::fit::{Place, StepTimes, check_batch, slice_of, step_times};
+use crate::fit::{StepTimes, check_batch, slice_of, step_times};
+use crate::gpu::Place;
 use crate::memory::{self, MemoryPlan, peak_resident_bytes};
 use crate::ops::profile::{self, Op};
 

@@ -4,7 +4,6 @@
 //! the processor that is at once.
 
 mod gpu;
-mod place;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,13 +13,12 @@ use shards::loader::{Batch, BufferSource};
 
 use super::{Error, Learner, StepReport};
 use crate::checkpoint::BufferRefs;
-use crate::config::{Config, Precision};
+use crate::config::Config;
 use crate::distributed::HostReducer;
-use crate::gpu::Device;
+use crate::gpu::place::Use;
+use crate::gpu::{Device, Place};
 use crate::model::ParamLayout;
 use gpu::GpuLearner;
-
-pub use place::Place;
 
 /// What a step has given.
 #[derive(Clone, Debug)]
@@ -85,8 +83,12 @@ impl Engine {
         config: &Config,
         reducer: &mut HostReducer,
     ) -> Result<Self, Error> {
-        match place.open(config, reducer)? {
-            None if config.run.precision == Precision::Tf32 => Err(Error::OnlyOnGpus),
+        let wish = Use {
+            precision: config.run.precision,
+            graphs: config.run.cuda_graph,
+            sums: true,
+        };
+        match place.open(wish, reducer)? {
             None => Ok(Self::host(learner)),
             Some(device) => Self::on_device(learner, config, device, reducer),
         }

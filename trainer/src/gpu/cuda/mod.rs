@@ -28,6 +28,15 @@ use kernels::Kernels;
 use memory::Memory;
 use products::Products;
 
+/// GPUs that this process sees.
+///
+/// # Errors
+/// [`DeviceError`] when the driver cannot be asked.
+pub fn count() -> Result<usize, DeviceError> {
+    let count = CudaContext::device_count().map_err(|error| failed("looking for GPUs", &error))?;
+    Ok(count as usize)
+}
+
 /// How products of f32 are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arithmetic {

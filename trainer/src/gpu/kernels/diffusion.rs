@@ -6,7 +6,7 @@ use crate::ops::profile::Op;
 use crate::roofline::{Work, work};
 
 /// A launch whose threads draw four numbers each of `count` of every image.
-fn draws<B>(name: String, [batch, count]: [usize; 2], work: Work) -> Launch<B> {
+pub(super) fn draws<B>(name: String, [batch, count]: [usize; 2], work: Work) -> Launch<B> {
     let grid = (count.div_ceil(4).div_ceil(THREADS), batch);
     Launch::new(Op::Diffusion, name, grid, THREADS, work)
 }

@@ -9,6 +9,7 @@ pub mod long_conv;
 pub mod norm;
 pub mod optimizer;
 pub mod residual;
+pub mod sampler;
 pub mod ssm_kernel;
 
 use super::launch::{Element, Launch};

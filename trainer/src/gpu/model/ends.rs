@@ -55,11 +55,12 @@ impl DeviceModel {
         }
     }
 
-    /// `x` `[B, C, H, W]` f32, `timesteps` and `labels` `[B]` i32 -> tokens `[B, J, D]` f32.
+    /// `x` `[B / branches, C, H, W]` f32, `timesteps` and `labels` `[B]` i32 -> tokens `[B, J, D]` f32.
     pub(super) fn embed(
         &self,
         b: &mut Builder,
         batch: usize,
+        branches: usize,
         x: Slot,
         timesteps: Slot,
         labels: Slot,
@@ -91,7 +92,12 @@ impl DeviceModel {
 
         let (rows, width) = (batch * c.tokens(), c.token_width());
         let tokens = self.rows(b, rows, width);
-        b.launch(self.patches_in().tokens_of_images(e, batch, x, tokens));
+        let of_branch = tokens.count() / branches;
+        for branch in 0..branches {
+            let tokens = tokens.part(branch * of_branch, of_branch);
+            let images = batch / branches;
+            b.launch(self.patches_in().tokens_of_images(e, images, x, tokens));
+        }
         let patches = linear("x_embed");
         let embedded = b.floats(rows * d);
         let (period, positions) = match c.pos_embed {

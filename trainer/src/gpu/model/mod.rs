@@ -10,7 +10,7 @@ mod places;
 mod ssm;
 mod step;
 
-pub use places::{Inputs, Outputs};
+pub use places::{Inputs, Outputs, schedule_tables};
 
 use places::{Constants, Linear, Parameters};
 use ssm::Ssm;
@@ -145,9 +145,14 @@ impl DeviceModel {
         Outputs::new(self.parameters, images.max(self.training.room))
     }
 
+    /// Bytes of the spectra of all blocks, for sampling.
+    pub fn all_spectra_bytes(&self) -> usize {
+        self.config.depth * self.ssm.spectra_bytes()
+    }
+
     fn spectra_bytes(&self) -> usize {
         match self.keep {
-            Keep::All => self.config.depth * self.ssm.spectra_bytes(),
+            Keep::All => self.all_spectra_bytes(),
             Keep::Inputs => 0,
         }
     }

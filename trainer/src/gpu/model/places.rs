@@ -62,19 +62,24 @@ pub(super) struct Constants {
     pub(super) bytes: usize,
 }
 
+/// The tables of a schedule, `[5, steps]`, as `diffusion.cu` takes them.
+pub fn schedule_tables(schedule: &Schedule) -> Vec<f64> {
+    [
+        &schedule.alphas_cumprod,
+        &schedule.posterior_log_variance_clipped,
+        &schedule.log_betas,
+        &schedule.posterior_mean_coef1,
+        &schedule.posterior_mean_coef2,
+    ]
+    .map(Vec::clone)
+    .concat()
+}
+
 impl Constants {
     pub(super) fn new(config: &ModelConfig, layout: &ParamLayout, schedule: &Schedule, n: usize) -> Self {
         let mut content = Vec::new();
         let mut filled = Filled::new(Space::Constants);
-        let tables = [
-            &schedule.alphas_cumprod,
-            &schedule.posterior_log_variance_clipped,
-            &schedule.log_betas,
-            &schedule.posterior_mean_coef1,
-            &schedule.posterior_mean_coef2,
-        ]
-        .map(Vec::clone)
-        .concat();
+        let tables = schedule_tables(schedule);
         let timestep_map: Vec<f32> = schedule.timestep_map.iter().map(|&t| t as f32).collect();
         let ssm_ranges: Vec<i64> = layout
             .ssm_ranges()

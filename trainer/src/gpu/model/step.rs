@@ -110,11 +110,13 @@ impl DeviceModel {
         b.finish()
     }
 
-    /// The model's output `[images, Cout, H, W]` f32, nothing kept: `x` `[images, C, H, W]` f32, `timesteps` (indices of the
-    /// training process) and `labels` `[images]` i32. The spectra are those of [`DeviceModel::spectra`].
-    pub fn forward(&self, images: usize, x: Slot, timesteps: Slot, labels: Slot, output: Slot) -> Program {
+    /// The model's output `[B, Cout, H, W]` f32, nothing kept: `x` `[B / branches, C, H, W]` f32, which goes through once for
+    /// each branch; `timesteps` (of the training process) and `labels` `[B]` i32. The spectra are those of
+    /// [`DeviceModel::spectra`].
+    pub fn forward(&self, branches: usize, x: Slot, timesteps: Slot, labels: Slot, output: Slot) -> Program {
         let mut b = Builder::default();
-        let (mut tokens, embedded) = self.embed(&mut b, images, x, timesteps, labels);
+        let images = timesteps.count();
+        let (mut tokens, embedded) = self.embed(&mut b, images, branches, x, timesteps, labels);
         for index in 0..self.config.depth {
             let ranges = self.block_ranges(index);
             let spectra = self.ssm.spectra_of(Space::Spectra, index);
@@ -172,7 +174,7 @@ impl DeviceModel {
         let image = c.in_channels * c.input_size * c.input_size;
         let noised = self.noised(b, &images, scaling, inputs);
 
-        let (mut tokens, embedded) = self.embed(b, batch, noised.x_t, noised.timesteps, noised.labels);
+        let (mut tokens, embedded) = self.embed(b, batch, 1, noised.x_t, noised.timesteps, noised.labels);
         let condition = embedded.condition;
         let room = (self.keep == Keep::Inputs).then(|| b.take(self.ssm.spectra_bytes() / 8, 8));
         let mut kept_blocks = Vec::with_capacity(blocks.len());
