@@ -10,7 +10,7 @@ use preprocess::dataset::demo;
 use preprocess::npz::NpzReader;
 use serde_json::Value;
 use trainer::config::Resolved;
-use trainer::fit::{self, Event, Metrics, Place, Plan};
+use trainer::fit::{self, Event, Metrics, Plan};
 
 /// Runs a program of the workspace in this process; its standard output.
 fn run(program: impl Fn(Vec<OsString>, &mut Printer) -> u8, words: &[&str]) -> String {

@@ -36,7 +36,7 @@ const LOCAL_VARIABLES: [&str; 4] = [
 
 /// Which of its machine's processes this is, from 0; without a word of the launcher, as if there were one machine.
 #[cfg(feature = "cuda")]
-pub(super) fn local_rank(launch: &Launch) -> usize {
+pub(crate) fn local_rank(launch: &Launch) -> usize {
     find_local_rank(launch, |name| std::env::var(name).ok())
 }
 
@@ -54,7 +54,7 @@ fn find_local_rank(launch: &Launch, variable: impl Fn(&str) -> Option<String>) -
 /// # Errors
 /// [`Error::TooFewGpus`].
 #[cfg(any(test, feature = "cuda"))]
-pub(super) fn gpu_of(local_rank: usize, gpus: usize) -> Result<usize, Error> {
+pub(crate) fn gpu_of(local_rank: usize, gpus: usize) -> Result<usize, Error> {
     match gpus {
         1 => Ok(0),
         _ if local_rank < gpus => Ok(local_rank),
