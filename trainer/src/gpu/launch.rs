@@ -33,7 +33,7 @@ impl Element {
     }
 
     /// Numbers of a row of `cols` that one thread moves at a time: 16 bytes, where that divides the row.
-    pub(super) fn pack(self, cols: usize) -> usize {
+    pub fn pack(self, cols: usize) -> usize {
         let widest = 16 / self.bytes();
         if cols.is_multiple_of(widest) { widest } else { 1 }
     }
@@ -75,13 +75,7 @@ pub struct Launch<B> {
 
 impl<B> Launch<B> {
     /// A launch without arguments yet.
-    pub(super) fn new(
-        op: Op,
-        name: impl Into<String>,
-        grid: (usize, usize),
-        block: usize,
-        work: Work,
-    ) -> Self {
+    pub fn new(op: Op, name: impl Into<String>, grid: (usize, usize), block: usize, work: Work) -> Self {
         Self {
             name: name.into(),
             grid,
@@ -94,24 +88,28 @@ impl<B> Launch<B> {
     }
 
     /// With so many bytes of dynamic shared memory.
-    pub(super) fn shared(self, shared: usize) -> Self {
+    #[must_use]
+    pub fn shared(self, shared: usize) -> Self {
         Self { shared, ..self }
     }
 
     /// With more buffers.
-    pub(super) fn buffers<const N: usize>(mut self, buffers: [B; N]) -> Self {
+    #[must_use]
+    pub fn buffers<const N: usize>(mut self, buffers: [B; N]) -> Self {
         self.args.extend(buffers.map(Arg::Buffer));
         self
     }
 
     /// With more sizes and flags.
-    pub(super) fn ints<const N: usize>(mut self, numbers: [usize; N]) -> Self {
+    #[must_use]
+    pub fn ints<const N: usize>(mut self, numbers: [usize; N]) -> Self {
         self.args.extend(numbers.map(|number| Arg::I32(number as i32)));
         self
     }
 
     /// With one more argument.
-    pub(super) fn arg(mut self, arg: Arg<B>) -> Self {
+    #[must_use]
+    pub fn arg(mut self, arg: Arg<B>) -> Self {
         self.args.push(arg);
         self
     }

@@ -2,10 +2,12 @@
 
 use preprocess::image::tensor::to_byte;
 use preprocess::nn::{Activation, FeatureMap, GroupNorm, Padding};
-use trainer::roofline::work;
+use trainer::gpu::{Arg, Element};
+use trainer::ops::profile::Op;
+use trainer::roofline::{Work, work};
 
 use super::Case;
-use super::emulator::{Emulator, Kind, Launch};
+use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
 use super::values::{assert_near, wave};
 
 struct Map {
@@ -16,59 +18,67 @@ struct Map {
 }
 
 impl Map {
-    fn launch(&self, name: &str, kind: Kind, per_thread: usize) -> Launch {
+    fn parts(&self) -> usize {
+        self.pixels.div_ceil(128)
+    }
+
+    fn launch(&self, name: &str, kind: Element, per_thread: usize, work: Work) -> Launch {
         let threads = self.pixels.div_ceil(per_thread) * (self.channels / kind.pack(self.channels));
-        Launch::new(
-            format!("group_norm_{name}_{}", kind.suffix()),
-            (threads.div_ceil(256), self.batch),
-            256,
-        )
+        let name = format!("group_norm_{name}_{}", kind.suffix());
+        Launch::new(Op::Norm, name, (threads.div_ceil(256), self.batch), 256, work)
     }
 
-    fn sums(&self, kind: Kind, x: &[f32]) -> Launch {
-        let partial = vec![0f32; self.batch * self.pixels.div_ceil(128) * 2 * self.channels];
-        let launch = self.launch("sums", kind, 128).arg(kind.arg(x)).arg(&partial[..]);
-        launch.arg(self.pixels as i32).arg(self.channels as i32)
+    fn sums(&self, kind: Element, x: &[f32]) -> Launch {
+        let work = work::group_norm_sums(self.batch, self.pixels, self.channels, kind.bytes());
+        let partial = Bytes::zeros::<f32>(self.batch * self.parts() * 2 * self.channels);
+        self.launch("sums", kind, 128, work)
+            .buffers([kind.buffer(x), partial])
+            .ints([self.pixels, self.channels])
     }
 
-    fn affine(&self, kind: Kind, x: &[f32], partial: &[f32], weight: &[f32], bias: &[f32]) -> Launch {
+    fn affine(&self, kind: Element, x: &[f32], partial: &[f32], weight: &[f32], bias: &[f32]) -> Launch {
+        let work = work::group_norm_affine(self.batch, self.parts(), self.channels, kind.bytes());
         let name = format!("group_norm_affine_{}", kind.suffix());
-        let launch =
-            Launch::new(name, (self.groups, self.batch), 256).shared(16 * self.channels / self.groups);
-        let launch = launch.arg(kind.arg(x)).arg(partial).arg(weight).arg(bias);
-        let launch = launch
-            .arg(&vec![0f32; self.batch * 2 * self.channels][..])
-            .arg(self.pixels as i32);
-        launch
-            .arg(self.channels as i32)
-            .arg(self.groups as i32)
-            .arg(1e-6f64)
+        let room = Bytes::zeros::<f32>(self.batch * 2 * self.channels);
+        Launch::new(Op::Norm, name, (self.groups, self.batch), 256, work)
+            .shared(16 * self.channels / self.groups)
+            .buffers([kind.buffer(x), partial.into(), weight.into(), bias.into(), room])
+            .ints([self.pixels, self.channels, self.groups])
+            .arg(Arg::F64(1e-6))
     }
 
-    fn apply(&self, kind: Kind, x: &[f32], affine: &[f32], silu: bool) -> Launch {
-        let launch = self
-            .launch("apply", kind, 32)
-            .arg(kind.arg(x))
-            .arg(affine)
-            .arg(kind.arg(&vec![0.0; x.len()]));
-        launch
-            .arg(self.pixels as i32)
-            .arg(self.channels as i32)
-            .arg(i32::from(silu))
+    fn apply(&self, kind: Element, x: &[f32], affine: &[f32], silu: bool) -> Launch {
+        let work = work::group_norm_apply(self.batch, self.pixels, self.channels, kind.bytes());
+        self.launch("apply", kind, 32, work)
+            .buffers([kind.buffer(x), affine.into(), kind.zeros(x.len())])
+            .ints([self.pixels, self.channels, usize::from(silu)])
     }
 }
 
-fn to_bytes(kind: Kind, planes: &[f32], batch: usize) -> Launch {
+/// A launch over four pixels a thread.
+fn pixels(name: String, batch: usize, area: usize, element: usize) -> Launch {
+    let grid = (area.div_ceil(4).div_ceil(256), batch);
+    Launch::new(
+        Op::Diffusion,
+        name,
+        grid,
+        256,
+        work::image_bytes(batch, area, element),
+    )
+}
+
+fn to_bytes(kind: Element, planes: &[f32], batch: usize) -> Launch {
     let area = planes.len() / batch / 3;
-    let name = format!("to_bytes_{}", kind.suffix());
-    let launch = Launch::new(name, (area.div_ceil(4).div_ceil(256), batch), 256).arg(kind.arg(planes));
-    launch.arg(&vec![0u8; planes.len()][..]).arg(area as i32)
+    pixels(format!("to_bytes_{}", kind.suffix()), batch, area, kind.bytes())
+        .buffers([kind.buffer(planes), Bytes::zeros::<u8>(planes.len())])
+        .ints([area])
 }
 
-fn from_bytes(pixels: &[u8], batch: usize) -> Launch {
-    let area = pixels.len() / batch / 3;
-    let launch = Launch::new("from_bytes_f32", (area.div_ceil(4).div_ceil(256), batch), 256).arg(pixels);
-    launch.arg(&vec![0f32; pixels.len()][..]).arg(area as i32)
+fn from_bytes(bytes: &[u8], batch: usize) -> Launch {
+    let area = bytes.len() / batch / 3;
+    pixels("from_bytes_f32".to_owned(), batch, area, 4)
+        .buffers([bytes.into(), Bytes::zeros::<f32>(bytes.len())])
+        .ints([area])
 }
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -78,41 +88,20 @@ pub(crate) fn cases() -> Vec<Case> {
         channels: 64,
         groups: 8,
     };
-    let Map {
-        batch,
-        pixels,
-        channels,
-        ..
-    } = map;
-    let (x, parts) = (wave(batch * pixels * channels, 0.3), pixels.div_ceil(128));
-    let (partial, per_channel) = (wave(batch * parts * 2 * channels, 0.4), wave(channels, 0.9));
+    let (batch, channels) = (map.batch, map.channels);
+    let x = wave(batch * map.pixels * channels, 0.3);
+    let (partial, per_channel) = (wave(batch * map.parts() * 2 * channels, 0.4), wave(channels, 0.9));
     let affine = wave(batch * 2 * channels, 0.6);
-    let mut cases = vec![Case::new(
-        from_bytes(&[7; 3 * 1024], 1),
-        work::image_bytes(1, 1024, 4),
-    )];
-    for kind in Kind::BOTH {
-        let element = kind.bytes();
+    let mut cases = vec![from_bytes(&[7; 3 * 1024], 1)];
+    for kind in Element::ALL {
         cases.extend([
-            Case::new(
-                map.sums(kind, &x),
-                work::group_norm_sums(batch, pixels, channels, element),
-            ),
-            Case::new(
-                map.affine(kind, &x, &partial, &per_channel, &per_channel),
-                work::group_norm_affine(batch, parts, channels, element),
-            ),
-            Case::new(
-                map.apply(kind, &x, &affine, true),
-                work::group_norm_apply(batch, pixels, channels, element),
-            ),
-            Case::new(
-                to_bytes(kind, &x[..3 * 1024], 1),
-                work::image_bytes(1, 1024, element),
-            ),
+            map.sums(kind, &x),
+            map.affine(kind, &x, &partial, &per_channel, &per_channel),
+            map.apply(kind, &x, &affine, true),
+            to_bytes(kind, &x[..3 * 1024], 1),
         ]);
     }
-    cases
+    cases.into_iter().map(Case::from).collect()
 }
 
 #[test]
@@ -121,10 +110,10 @@ fn group_norm_is_the_cpus_even_far_from_zero() {
         return;
     };
     for (kind, [batch, height, width, channels], groups) in [
-        (Kind::F32, [2, 19, 33, 12], 4),
-        (Kind::Bf16, [1, 16, 16, 64], 8),
-        (Kind::F32, [1, 1, 3, 6], 3),
-        (Kind::Bf16, [2, 9, 9, 6], 2),
+        (Element::F32, [2, 19, 33, 12], 4),
+        (Element::Bf16, [1, 16, 16, 64], 8),
+        (Element::F32, [1, 1, 3, 6], 3),
+        (Element::Bf16, [2, 9, 9, 6], 2),
     ] {
         let map = Map {
             batch,
@@ -133,7 +122,7 @@ fn group_norm_is_the_cpus_even_far_from_zero() {
             groups,
         };
         let mut x = wave(batch * height * width * channels, 0.7);
-        if kind == Kind::F32 {
+        if kind == Element::F32 {
             x.iter_mut()
                 .enumerate()
                 .for_each(|(i, v)| *v += 100.0 * (i % channels / 3) as f32);
@@ -174,7 +163,11 @@ fn bytes_follow_dits_rule_and_return() {
     let Some(mut emulator) = Emulator::start() else {
         return;
     };
-    for (kind, area, batch) in [(Kind::F32, 1028, 2), (Kind::F32, 35, 1), (Kind::Bf16, 64, 1)] {
+    for (kind, area, batch) in [
+        (Element::F32, 1028, 2),
+        (Element::F32, 35, 1),
+        (Element::Bf16, 64, 1),
+    ] {
         let mut planes: Vec<f32> = wave(batch * 3 * area, 0.2);
         planes[..6].copy_from_slice(&[f32::NAN, f32::INFINITY, -f32::INFINITY, 1.0, -1.0, -0.003_921_57]);
         let planes = kind.rounded(&planes);

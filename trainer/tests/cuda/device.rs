@@ -8,7 +8,7 @@ use trainer::gpu::program::{Command, Matrix, Product, Program, Slot, Space};
 use trainer::gpu::{Device, DeviceError, Element, Ticket};
 use trainer::ops::matmul::{Mat, matmul};
 
-use super::emulator::Emulator;
+use super::emulator::{Bytes, Emulator};
 
 /// What memory holds before anything is written: not a number, in f32 and bf16.
 const UNWRITTEN: u8 = 0xff;
@@ -135,7 +135,7 @@ impl Device for EmulatedDevice {
             match command {
                 Command::Launch(launch) => {
                     let buffers: Vec<Slot> = launch.places().copied().collect();
-                    let launch = adapted(&launch.map(|slot| (slot.size, self.bytes(*slot).to_vec())));
+                    let launch = launch.map(|slot| Bytes::new(slot.size, self.bytes(*slot)));
                     let run = self.emulator.send(&launch, false, "");
                     let run = run.unwrap_or_else(|error| panic!("{error}"));
                     for (slot, bytes) in buffers.iter().zip(&run.buffers) {
@@ -161,30 +161,5 @@ impl Device for EmulatedDevice {
 
     fn name(&self) -> String {
         "emulation".to_owned()
-    }
-}
-
-fn adapted(launch: &trainer::gpu::Launch<(usize, Vec<u8>)>) -> super::emulator::Launch {
-    use super::emulator::Arg as Old;
-    use trainer::gpu::Arg;
-    super::emulator::Launch {
-        name: launch.name.clone(),
-        grid: launch.grid,
-        block: launch.block,
-        shared: launch.shared,
-        args: launch
-            .args
-            .iter()
-            .map(|arg| match arg {
-                Arg::Buffer((size, bytes)) => Old::Buffer {
-                    granule: *size as u32,
-                    bytes: bytes.clone(),
-                },
-                Arg::I32(v) => (*v).into(),
-                Arg::I64(v) => (*v).into(),
-                Arg::F32(v) => (*v).into(),
-                Arg::F64(v) => (*v).into(),
-            })
-            .collect(),
     }
 }

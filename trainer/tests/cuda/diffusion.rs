@@ -4,31 +4,18 @@ use std::convert::Infallible;
 
 use shards::rng::{Philox, Stream};
 use trainer::diffusion::{Schedule, training_loss};
-use trainer::roofline::work;
+use trainer::gpu::Element;
+use trainer::gpu::kernels;
+use trainer::gpu::kernels::diffusion::{Noised, NoisedFrom, Noising};
+use trainer::gpu::kernels::sampler::{self, SamplerStep};
+use trainer::gpu::model::schedule_tables as tables;
 use trainer::sampler::{Batch, Guidance, SampleConfig, Sampler, sample};
 
 use super::Case;
-use super::emulator::{Emulator, Kind, Launch};
+use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
 use super::values::{assert_near, wave};
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
-
-/// alphas_cumprod, posterior_log_variance_clipped, log_betas, posterior_mean_coef1, posterior_mean_coef2
-fn tables(schedule: &Schedule) -> Vec<f64> {
-    [
-        &schedule.alphas_cumprod,
-        &schedule.posterior_log_variance_clipped,
-        &schedule.log_betas,
-        &schedule.posterior_mean_coef1,
-        &schedule.posterior_mean_coef2,
-    ]
-    .map(Vec::clone)
-    .concat()
-}
-
-fn grid(batch: usize, count: usize) -> (usize, usize) {
-    (count.div_ceil(4).div_ceil(256), batch)
-}
 
 fn ids(batch: usize) -> Vec<i64> {
     (0..batch as i64)
@@ -42,52 +29,42 @@ fn noised(
     labels: &[i32],
     schedule: &Schedule,
     epoch: i32,
-    null: i32,
+    null: Option<u32>,
 ) -> Launch {
-    let (batch, zeros) = (ids.len(), vec![0f32; latents.len()]);
-    let count = latents.len() / batch;
-    let launch = Launch::new("noised_f32", grid(batch, count), 256)
-        .arg(latents)
-        .arg(ids)
-        .arg(labels);
-    let launch = launch
-        .arg(&schedule.alphas_cumprod[..])
-        .arg(&zeros[..])
-        .arg(&zeros[..])
-        .arg(&zeros[..]);
-    let launch = launch
-        .arg(&vec![0i32; batch][..])
-        .arg(&vec![0i32; batch][..])
-        .arg(SEED as i64)
-        .arg(epoch);
-    launch
-        .arg(count as i32)
-        .arg(schedule.len() as i32)
-        .arg(null)
-        .arg(0.18215f32)
-        .arg(0.3f64)
+    let (batch, len) = (ids.len(), latents.len());
+    let how = Noising {
+        seed: SEED,
+        steps: schedule.len(),
+        null_label: null,
+        scaling: 0.18215,
+        dropout: 0.3,
+    };
+    let from = NoisedFrom {
+        latents: latents.into(),
+        ids: ids.into(),
+        labels: labels.into(),
+        epoch: [epoch][..].into(),
+        alphas_cumprod: schedule.alphas_cumprod[..].into(),
+    };
+    let to = Noised {
+        x_start: Bytes::zeros::<f32>(len),
+        noise: Bytes::zeros::<f32>(len),
+        x_t: Bytes::zeros::<f32>(len),
+        timesteps: Bytes::zeros::<i32>(batch),
+        labels: Bytes::zeros::<i32>(batch),
+    };
+    kernels::diffusion::noised([batch, len / batch], how, from, to)
 }
 
-fn normals(ids: &[i64], count: usize, stream: Stream, step: i32) -> Launch {
-    let out = vec![0f32; ids.len() * count];
-    let launch = Launch::new("normals_f32", grid(ids.len(), count), 256)
-        .arg(ids)
-        .arg(&out[..])
-        .arg(SEED as i64);
-    launch.arg(stream as i32).arg(step).arg(count as i32)
+fn normals(ids: &[i64], count: usize, stream: Stream, step: u32) -> Launch {
+    let out = Bytes::zeros::<f32>(ids.len() * count);
+    sampler::normals([ids.len(), count], SEED, stream, step, ids.into(), out)
 }
 
-fn posterior(mean: &[f32], log_variance: &[f32], ids: &[i64], mirrored: &[i32], epoch: i32) -> Launch {
-    let count = mean.len() / ids.len();
-    let launch = Launch::new("posterior_sample_f32", grid(ids.len(), count), 256)
-        .arg(mean)
-        .arg(log_variance);
-    launch
-        .arg(ids)
-        .arg(mirrored)
-        .arg(SEED as i64)
-        .arg(epoch)
-        .arg(count as i32)
+fn posterior(mean: &[f32], log_variance: &[f32], ids: &[i64], mirrored: &[i32], epoch: u32) -> Launch {
+    let shape = [ids.len(), mean.len() / ids.len()];
+    let moments = [mean.into(), log_variance.into()];
+    sampler::posterior_sample(shape, SEED, epoch, moments, ids.into(), mirrored.into())
 }
 
 struct Step<'a> {
@@ -100,39 +77,25 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn launch(&self, kind: Kind, x: &[f32], output: &[f32], ids: &[i64]) -> Launch {
-        let (count, index) = (x.len() / ids.len(), self.index);
-        let name = format!("sampler_step_{}", kind.suffix());
-        let launch = Launch::new(name, grid(ids.len(), count), 256)
-            .arg(x)
-            .arg(kind.arg(output))
-            .arg(ids);
-        let launch = launch
-            .arg(self.tables)
-            .arg(SEED as i64)
-            .arg(self.schedule.len() as i32)
-            .arg(index as i32);
-        let launch = launch
-            .arg(self.schedule.timestep_map[index] as i32)
-            .arg(count as i32);
-        let launch = launch
-            .arg(i32::from(self.is_learned))
-            .arg(i32::from(self.eta.is_some()));
-        launch
-            .arg(self.schedule.alphas_cumprod_prev[index])
-            .arg(self.eta.unwrap_or(0.0))
+    fn launch(&self, kind: Element, x: &[f32], output: &[f32], ids: &[i64]) -> Launch {
+        let (schedule, index) = (self.schedule, self.index);
+        let step = SamplerStep {
+            seed: SEED,
+            steps: schedule.len(),
+            index,
+            timestep: schedule.timestep_map[index],
+            is_learned: self.is_learned,
+            ddim: self.eta.map(|eta| (schedule.alphas_cumprod_prev[index], eta)),
+        };
+        let shape = [ids.len(), x.len() / ids.len()];
+        let (output, tables) = (kind.buffer(output), self.tables.into());
+        sampler::sampler_step(kind, shape, step, x.into(), output, ids.into(), tables)
     }
 }
 
-fn guided(kind: Kind, output: &[f32], batch: usize, count: usize, scale: f64) -> Launch {
+fn guided(kind: Element, output: &[f32], batch: usize, count: usize, scale: f64) -> Launch {
     let width = output.len() / 2 / batch;
-    let name = format!("guided_{}", kind.suffix());
-    let launch = Launch::new(name, ((batch * count).div_ceil(256), 1), 256).arg(kind.arg(output));
-    launch
-        .arg(batch as i32)
-        .arg(width as i32)
-        .arg(count as i32)
-        .arg(scale)
+    sampler::guided(kind, [batch, width, count], scale, kind.buffer(output))
 }
 
 struct Loss<'a> {
@@ -143,22 +106,19 @@ struct Loss<'a> {
 }
 
 impl Loss<'_> {
-    fn launch(&self, kind: Kind, x_start: &[f32], noise: &[f32], output: &[f32]) -> Launch {
+    fn launch(&self, kind: Element, x_start: &[f32], noise: &[f32], output: &[f32]) -> Launch {
         let batch = self.timesteps.len();
-        let launch = Launch::new(format!("training_loss_{}", kind.suffix()), (batch, 1), 256)
-            .arg(x_start)
-            .arg(noise);
-        let launch = launch
-            .arg(kind.arg(output))
-            .arg(self.timesteps)
-            .arg(&tables(self.schedule)[..]);
-        let launch = launch
-            .arg(kind.arg(&vec![0.0; output.len()]))
-            .arg(&vec![0f64; 2 * batch][..]);
-        let launch = launch
-            .arg((x_start.len() / batch) as i32)
-            .arg(self.schedule.len() as i32);
-        launch.arg(i32::from(self.is_learned)).arg(self.weight)
+        kernels::diffusion::training_loss(
+            kind,
+            [batch, x_start.len() / batch],
+            self.schedule.len(),
+            self.is_learned,
+            self.weight,
+            [x_start.into(), noise.into()],
+            kind.buffer(output),
+            [self.timesteps.into(), tables(self.schedule)[..].into()],
+            [kind.zeros(output.len()), Bytes::zeros::<f64>(2 * batch)],
+        )
     }
 }
 
@@ -181,37 +141,18 @@ pub(crate) fn cases() -> Vec<Case> {
         weight: 1.0,
     };
     let mut cases = vec![
-        Case::new(
-            noised(&x, &ids, &[1, 2], &schedule, 3, 9),
-            work::noised(batch, count),
-        ),
-        Case::new(
-            normals(&ids, count, Stream::InitialNoise, 0),
-            work::normals(batch, count),
-        ),
-        Case::new(
-            posterior(&x, &x, &ids, &[0, 1], 2),
-            work::posterior_sample(batch, count),
-        ),
+        noised(&x, &ids, &[1, 2], &schedule, 3, Some(9)),
+        normals(&ids, count, Stream::InitialNoise, 0),
+        posterior(&x, &x, &ids, &[0, 1], 2),
     ];
-    for kind in Kind::BOTH {
-        let element = kind.bytes();
+    for kind in Element::ALL {
         cases.extend([
-            Case::new(
-                step.launch(kind, &x, &output, &ids),
-                work::sampler_step(batch, count, element),
-            ),
-            Case::new(
-                guided(kind, &output, batch / 2, 2 * count, 4.0),
-                work::guided(batch / 2, 2 * count, element),
-            ),
-            Case::new(
-                loss.launch(kind, &x, &x, &output),
-                work::training_loss(batch, count, element),
-            ),
+            step.launch(kind, &x, &output, &ids),
+            guided(kind, &output, batch / 2, 2 * count, 4.0),
+            loss.launch(kind, &x, &x, &output),
         ]);
     }
-    cases
+    cases.into_iter().map(Case::from).collect()
 }
 
 #[test]
@@ -220,33 +161,36 @@ fn training_starts_from_the_cpus_numbers() {
         return;
     };
     let (schedule, rng) = (Schedule::linear(1000), Philox::new(SEED));
-    for (batch, count, epoch, null) in [(40, 48, 7, 5), (3, 1030, 0, -1)] {
+    for (batch, count, epoch, null) in [(40, 48, 7, Some(5)), (3, 1030, 0, None)] {
         let (latents, ids) = (wave(batch * count, 0.7), ids(batch));
         let labels: Vec<i32> = (0..batch as i32).map(|b| b % 5).collect();
         let run = emulator.run(&noised(&latents, &ids, &labels, &schedule, epoch as i32, null));
-        let (timesteps, out_labels) = (run.get::<i32>(7), run.get::<i32>(8));
+        let (timesteps, out_labels) = (run.get::<i32>(8), run.get::<i32>(9));
         let mut noise = vec![0f32; count];
         for (b, &id) in ids.iter().enumerate() {
             let id = id as u64;
             let t = rng.below(Stream::Timestep, id, epoch, 0, 1000) as usize;
             assert_eq!(timesteps[b], t as i32);
-            let is_dropped = null >= 0 && rng.uniform(Stream::LabelDrop, id, epoch, 0) < 0.3;
-            assert_eq!(out_labels[b], if is_dropped { null } else { labels[b] });
+            let is_dropped = rng.uniform(Stream::LabelDrop, id, epoch, 0) < 0.3;
+            let dropped = null.filter(|_| is_dropped);
+            assert_eq!(out_labels[b], dropped.map_or(labels[b], |null| null as i32));
             let span = b * count..(b + 1) * count;
             rng.fill_normal(Stream::TrainingNoise, id, epoch, &mut noise);
             assert_eq!(
-                run.f32s(5)[span.clone()],
+                run.f32s(6)[span.clone()],
                 noise,
                 "the noise of record {id}, to the bit"
             );
             let x_start: Vec<f32> = latents[span.clone()].iter().map(|x| x * 0.18215).collect();
-            assert_eq!(run.f32s(4)[span.clone()], x_start);
+            assert_eq!(run.f32s(5)[span.clone()], x_start);
             let mut x_t = vec![0.0; count];
             schedule.q_sample(t, &x_start, &noise, &mut x_t);
-            assert_eq!(run.f32s(6)[span], x_t);
+            assert_eq!(run.f32s(7)[span], x_t);
         }
-        let dropped = out_labels.iter().filter(|&&label| label == null).count();
-        assert!(null < 0 || dropped > 3, "{dropped} labels dropped");
+        if let Some(null) = null {
+            let dropped = out_labels.iter().filter(|&&label| label == null as i32).count();
+            assert!(dropped > 3, "{dropped} labels dropped");
+        }
     }
 }
 
@@ -335,13 +279,15 @@ fn whole_chains_of_samples_are_the_cpus() {
                 eta,
                 is_learned: true,
             };
-            x = emulator.run(&step.launch(Kind::F32, &x, &output, &ids)).f32s(0);
+            x = emulator
+                .run(&step.launch(Element::F32, &x, &output, &ids))
+                .f32s(0);
         }
         assert_near(&format!("{sampler:?}"), &x, &want, 1e-6, 1e-6);
     }
     // Without learned variance, and with an output in bf16.
     let (x, output, ids) = (wave(batch * count, 0.2), wave(batch * count, 0.9), ids(batch));
-    let output = Kind::Bf16.rounded(&output);
+    let output = Element::Bf16.rounded(&output);
     let step = Step {
         schedule: &schedule,
         tables: &tables,
@@ -349,7 +295,7 @@ fn whole_chains_of_samples_are_the_cpus() {
         eta: None,
         is_learned: false,
     };
-    let [wide, narrow] = Kind::BOTH.map(|kind| emulator.run(&step.launch(kind, &x, &output, &ids)).f32s(0));
+    let [wide, narrow] = Element::ALL.map(|kind| emulator.run(&step.launch(kind, &x, &output, &ids)).f32s(0));
     assert_eq!(wide, narrow);
 }
 
@@ -359,7 +305,7 @@ fn guidance_moves_the_first_channels_only() {
         return;
     };
     let (batch, width, count) = (3, 20, 7);
-    for kind in Kind::BOTH {
+    for kind in Element::ALL {
         let output = kind.rounded(&wave(2 * batch * width, 0.5));
         let found = emulator
             .run(&guided(kind, &output, batch, count, 4.0))
@@ -381,9 +327,9 @@ fn the_loss_is_the_cpus() {
     let schedule = Schedule::linear(1000);
     let timesteps = [0, 1, 500, 999, 0];
     for (kind, is_learned, count) in [
-        (Kind::F32, true, 300),
-        (Kind::Bf16, true, 64),
-        (Kind::F32, false, 37),
+        (Element::F32, true, 300),
+        (Element::Bf16, true, 64),
+        (Element::F32, false, 37),
     ] {
         let batch = timesteps.len();
         // Values beyond the outermost bins, too.

@@ -1,108 +1,93 @@
 //! Bias, GELU, gate, residual, sums of columns: each beside the CPU's operation.
 
+use trainer::gpu::Element;
+use trainer::gpu::kernels::column_sums::Partials;
+use trainer::gpu::kernels::{self, parts};
 use trainer::ops::bf16;
 use trainer::ops::bias_gelu::{Gelu, bias_backward, bias_gelu, gelu_backward};
 use trainer::ops::gate::{gate, gate_backward};
 use trainer::ops::residual::{gated_residual, gated_residual_backward, residual};
-use trainer::roofline::work;
 
 use super::Case;
-use super::emulator::{Emulator, Kind, Launch};
+use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
 use super::values::{assert_near, extreme, largest, wave};
 
-const KINDS: [(Gelu, i32); 2] = [(Gelu::Tanh, 0), (Gelu::Erf, 1)];
-const PART: usize = work::ROWS_PER_PART;
+const GELUS: [Gelu; 2] = [Gelu::Tanh, Gelu::Erf];
 
-/// The launch of a kernel whose threads own packs of columns of 32 rows.
-fn flat(name: &str, kind: Kind, strips: usize, cols: usize, pack: usize) -> Launch {
-    let threads = strips * (cols / pack);
-    Launch::new(
-        format!("{name}_{}", kind.suffix()),
-        (threads.div_ceil(256), 1),
-        256,
+fn bias_gelu_launch(kind: Element, shape: [usize; 2], gelu: Gelu, x: &[f32], bias: &[f32]) -> Launch {
+    kernels::elementwise::bias_gelu(
+        kind,
+        shape,
+        gelu,
+        kind.buffer(x),
+        bias.into(),
+        kind.zeros(x.len()),
     )
 }
 
-fn with_shape(launch: Launch, rows: usize, cols: usize, gelu: i32) -> Launch {
-    launch.arg(rows as i32).arg(cols as i32).arg(gelu)
+/// Room for the partial sums of `[rows, cols]`.
+fn partial([rows, cols]: [usize; 2]) -> Bytes {
+    Bytes::zeros::<f32>(parts(rows) * cols)
 }
 
-fn bias_gelu_launch(kind: Kind, rows: usize, cols: usize, gelu: i32, x: &[f32], bias: &[f32]) -> Launch {
-    let launch = flat("bias_gelu", kind, rows.div_ceil(PART), cols, kind.pack(cols));
-    let launch = launch
-        .arg(kind.arg(x))
-        .arg(bias)
-        .arg(kind.arg(&vec![0.0; x.len()]));
-    with_shape(launch, rows, cols, gelu)
-}
-
-fn gelu_backward_launch(kind: Kind, rows: usize, cols: usize, gelu: i32, pre: &[f32], d: &[f32]) -> Launch {
-    let launch = flat("gelu_backward", kind, rows.div_ceil(PART), cols, kind.pack(cols));
-    let partial = vec![0f32; rows.div_ceil(PART) * cols];
-    let launch = launch.arg(kind.arg(pre)).arg(kind.arg(d)).arg(&partial[..]);
-    with_shape(launch, rows, cols, gelu)
+fn gelu_backward_launch(kind: Element, shape: [usize; 2], gelu: Gelu, pre: &[f32], d: &[f32]) -> Launch {
+    kernels::elementwise::gelu_backward(
+        kind,
+        shape,
+        gelu,
+        kind.buffer(pre),
+        kind.buffer(d),
+        partial(shape),
+    )
 }
 
 fn gate_launch(
-    kind: Kind,
+    kind: Element,
     shape: [usize; 2],
-    gelu: i32,
+    gelu: Gelu,
     a: &[f32],
     b: &[f32],
     biases: [&[f32]; 2],
 ) -> Launch {
-    let [rows, cols] = shape;
-    let launch = flat("gate", kind, rows.div_ceil(PART), cols, kind.pack(cols));
-    let launch = launch
-        .arg(kind.arg(a))
-        .arg(biases[0])
-        .arg(kind.arg(b))
-        .arg(biases[1]);
-    with_shape(launch.arg(kind.arg(&vec![0.0; a.len()])), rows, cols, gelu)
-}
-
-fn gate_backward_launch(kind: Kind, shape: [usize; 2], gelu: i32, a: &[f32], b: &[f32], d: &[f32]) -> Launch {
-    let [rows, cols] = shape;
-    let launch = flat("gate_backward", kind, rows.div_ceil(PART), cols, kind.pack(cols));
-    let partial = vec![0f32; rows.div_ceil(PART) * cols];
-    let launch = launch.arg(kind.arg(a)).arg(kind.arg(b)).arg(kind.arg(d));
-    with_shape(launch.arg(&partial[..]).arg(&partial[..]), rows, cols, gelu)
-}
-
-fn column_partials_launch(kind: Kind, rows: usize, cols: usize, d: &[f32]) -> Launch {
-    let launch = flat(
-        "column_partials",
+    kernels::elementwise::gate(
         kind,
-        rows.div_ceil(PART),
-        cols,
-        kind.pack(cols),
-    );
-    let partial = vec![0f32; rows.div_ceil(PART) * cols];
-    launch
-        .arg(kind.arg(d))
-        .arg(&partial[..])
-        .arg(rows as i32)
-        .arg(cols as i32)
+        shape,
+        gelu,
+        [kind.buffer(a), biases[0].into()],
+        [kind.buffer(b), biases[1].into()],
+        kind.zeros(a.len()),
+    )
 }
 
-fn rounded_column_partials_launch(rows: usize, cols: usize, d: &[f32]) -> Launch {
-    let launch = flat(
-        "rounded_column_partials",
-        Kind::F32,
-        rows.div_ceil(PART),
-        cols,
-        Kind::F32.pack(cols),
-    );
-    let partial = vec![0f32; rows.div_ceil(PART) * cols];
-    let launch = launch
-        .arg(d)
-        .arg(Kind::Bf16.arg(&vec![0.0; d.len()]))
-        .arg(&partial[..]);
-    launch.arg(rows as i32).arg(cols as i32)
+fn gate_backward_launch(
+    kind: Element,
+    shape: [usize; 2],
+    gelu: Gelu,
+    a: &[f32],
+    b: &[f32],
+    d: &[f32],
+) -> Launch {
+    kernels::elementwise::gate_backward(
+        kind,
+        shape,
+        gelu,
+        [kind.buffer(a), kind.buffer(b)],
+        kind.buffer(d),
+        [partial(shape), partial(shape)],
+    )
+}
+
+fn column_partials_launch(kind: Element, shape: [usize; 2], d: &[f32]) -> Launch {
+    kernels::column_sums::column_partials(kind, shape, kind.buffer(d), partial(shape))
+}
+
+fn rounded_column_partials_launch(shape: [usize; 2], d: &[f32]) -> Launch {
+    let rounded = Element::Bf16.zeros(d.len());
+    kernels::column_sums::rounded_column_partials(shape, d.into(), rounded, partial(shape))
 }
 
 /// Adds the sums of `partial` `[groups, parts, width]` over its parts to `out`, whose groups lie `stride` apart.
-pub(crate) fn add_column_sums_launch(
+pub(crate) fn sums(
     partial: &[f32],
     out: &[f32],
     groups: usize,
@@ -110,124 +95,88 @@ pub(crate) fn add_column_sums_launch(
     cols: usize,
     stride: usize,
 ) -> Launch {
-    let parts = partial.len() / groups / width;
-    Launch::new("add_column_sums_f32", (cols.div_ceil(32), groups), 256)
-        .arg(partial)
-        .arg(out)
-        .arg(parts as i32)
-        .arg(width as i32)
-        .arg(cols as i32)
-        .arg(stride as i64)
+    let of = Partials {
+        groups,
+        parts: partial.len() / groups / width,
+        width,
+        cols,
+    };
+    kernels::column_sums::add_column_sums(of, partial.into(), out.into(), stride)
 }
 
-/// Shapes, and the launches of the three kernels of the residual.
-struct Residual {
-    batch: usize,
-    rows: usize,
-    dim: usize,
+fn residual_launch(shape: [usize; 3], input: &[f32], bias: &[f32]) -> Launch {
+    let out = Bytes::zeros::<f32>(input.len());
+    kernels::residual::residual(shape, input.into(), bias.into(), out)
 }
 
-impl Residual {
-    fn launch(&self, name: &str, kind: Kind) -> Launch {
-        let pack = if self.dim.is_multiple_of(4) { 4 } else { 1 };
-        flat(name, kind, self.batch * self.rows.div_ceil(PART), self.dim, pack)
-    }
+fn gated_launch(
+    kind: Element,
+    shape: [usize; 3],
+    input: &[f32],
+    modulation: &[f32],
+    bias: &[f32],
+    branch: &[f32],
+) -> Launch {
+    kernels::residual::gated_residual(
+        kind,
+        shape,
+        input.into(),
+        modulation.into(),
+        bias.into(),
+        kind.buffer(branch),
+        Bytes::zeros::<f32>(input.len()),
+    )
+}
 
-    fn with_shape(&self, launch: Launch) -> Launch {
-        launch
-            .arg(self.batch as i32)
-            .arg(self.rows as i32)
-            .arg(self.dim as i32)
-    }
-
-    fn plain(&self, input: &[f32], bias: &[f32]) -> Launch {
-        let launch = self.launch("residual", Kind::F32).arg(input).arg(bias);
-        self.with_shape(launch.arg(&vec![0f32; input.len()][..]))
-    }
-
-    fn gated(&self, kind: Kind, input: &[f32], modulation: &[f32], bias: &[f32], branch: &[f32]) -> Launch {
-        let launch = self
-            .launch("gated_residual", kind)
-            .arg(input)
-            .arg(modulation)
-            .arg(bias);
-        self.with_shape(launch.arg(kind.arg(branch)).arg(&vec![0f32; input.len()][..]))
-    }
-
-    fn gated_backward(&self, kind: Kind, d_out: &[f32], modulation: &[f32], branch: &[f32]) -> Launch {
-        let launch = self
-            .launch("gated_residual_backward", kind)
-            .arg(d_out)
-            .arg(modulation);
-        let partial = vec![0f32; self.batch * self.rows.div_ceil(PART) * self.dim];
-        let launch = launch
-            .arg(kind.arg(branch))
-            .arg(kind.arg(&vec![0.0; branch.len()]));
-        self.with_shape(launch.arg(&partial[..]).arg(&partial[..]))
-    }
+fn gated_backward_launch(
+    kind: Element,
+    shape: [usize; 3],
+    d_out: &[f32],
+    modulation: &[f32],
+    branch: &[f32],
+) -> Launch {
+    let [batch, rows, dim] = shape;
+    let partials = [(); 2].map(|()| Bytes::zeros::<f32>(batch * parts(rows) * dim));
+    kernels::residual::gated_residual_backward(
+        kind,
+        shape,
+        d_out.into(),
+        modulation.into(),
+        kind.buffer(branch),
+        kind.zeros(branch.len()),
+        partials,
+    )
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let (rows, cols) = (128, 96);
+    let (shape, gelu) = ([128, 96], Gelu::Tanh);
+    let [rows, cols] = shape;
     let (x, y, bias) = (wave(rows * cols, 0.3), wave(rows * cols, 1.3), wave(cols, 0.7));
-    let shape = Residual {
-        batch: 2,
-        rows: 64,
-        dim: 96,
-    };
-    let modulation = wave(shape.batch * 3 * shape.dim, 0.1);
+    let images = [2, 64, 96];
+    let modulation = wave(2 * 3 * 96, 0.1);
     let mut cases = Vec::new();
-    for kind in Kind::BOTH {
-        let element = kind.bytes();
+    for kind in Element::ALL {
         cases.extend([
-            Case::new(
-                bias_gelu_launch(kind, rows, cols, 0, &x, &bias),
-                work::bias_gelu(rows, cols, element),
-            ),
-            Case::new(
-                gelu_backward_launch(kind, rows, cols, 0, &x, &y),
-                work::gelu_backward(rows, cols, element),
-            ),
-            Case::new(
-                gate_launch(kind, [rows, cols], 0, &x, &y, [&bias, &bias]),
-                work::gate(rows, cols, element),
-            ),
-            Case::new(
-                gate_backward_launch(kind, [rows, cols], 0, &x, &y, &x),
-                work::gate_backward(rows, cols, element),
-            ),
-            Case::new(
-                column_partials_launch(kind, rows, cols, &x),
-                work::column_partials(rows, cols, element),
-            ),
-            Case::new(
-                shape.gated(kind, &x, &modulation, &bias, &y),
-                work::gated_residual(shape.batch, shape.rows, shape.dim, element),
-            ),
-            Case::new(
-                shape.gated_backward(kind, &x, &modulation, &y),
-                work::gated_residual_backward(shape.batch, shape.rows, shape.dim, element),
-            ),
+            bias_gelu_launch(kind, shape, gelu, &x, &bias),
+            gelu_backward_launch(kind, shape, gelu, &x, &y),
+            gate_launch(kind, shape, gelu, &x, &y, [&bias, &bias]),
+            gate_backward_launch(kind, shape, gelu, &x, &y, &x),
+            column_partials_launch(kind, shape, &x),
+            gated_launch(kind, images, &x, &modulation, &bias, &y),
+            gated_backward_launch(kind, images, &x, &modulation, &y),
         ]);
     }
-    cases.push(Case::new(
-        rounded_column_partials_launch(rows, cols, &x),
-        work::rounded_column_partials(rows, cols),
-    ));
-    cases.push(Case::new(
-        shape.plain(&x, &bias),
-        work::residual(shape.batch, shape.rows, shape.dim),
-    ));
-    cases.push(Case::new(
-        add_column_sums_launch(&x, &wave(2 * cols, 0.2), 2, cols, cols, cols),
-        work::add_column_sums(2, rows / 2, cols),
-    ));
-    cases
+    cases.extend([
+        rounded_column_partials_launch(shape, &x),
+        residual_launch(images, &x, &bias),
+        sums(&x, &wave(2 * cols, 0.2), 2, cols, cols, cols),
+    ]);
+    cases.into_iter().map(Case::from).collect()
 }
 
 /// Sums partial sums on the emulated device, starting from `start`.
 fn summed(emulator: &mut Emulator, partial: &[f32], start: &[f32]) -> Vec<f32> {
-    let launch = add_column_sums_launch(partial, start, 1, start.len(), start.len(), 0);
+    let launch = sums(partial, start, 1, start.len(), start.len(), 0);
     emulator.run(&launch).f32s(1)
 }
 
@@ -236,16 +185,18 @@ fn bias_and_gelu_are_the_cpus() {
     let Some(mut emulator) = Emulator::start() else {
         return;
     };
-    for (kind, (rows, cols)) in Kind::BOTH
+    for (kind, (rows, cols)) in Element::ALL
         .into_iter()
         .flat_map(|kind| [(kind, (70, 37)), (kind, (33, 24)), (kind, (1, 8))])
     {
-        for (gelu, number) in KINDS {
+        for gelu in GELUS {
             let what = format!("{kind:?} {rows} x {cols} {gelu:?}");
             let (x, bias) = (kind.rounded(&extreme(rows * cols, 0.3)), wave(cols, 0.8));
             let (mut pre, mut out) = (x.clone(), vec![0.0; x.len()]);
-            bf16::scope(kind == Kind::Bf16, || bias_gelu(gelu, &mut pre, &bias, &mut out));
-            let run = emulator.run(&bias_gelu_launch(kind, rows, cols, number, &x, &bias));
+            bf16::scope(kind == Element::Bf16, || {
+                bias_gelu(gelu, &mut pre, &bias, &mut out);
+            });
+            let run = emulator.run(&bias_gelu_launch(kind, [rows, cols], gelu, &x, &bias));
             assert_near(&what, &run.values(kind, 0), &pre, kind.epsilon(), 0.0);
             assert_near(&what, &run.values(kind, 2), &out, 2e-6 + kind.epsilon(), 1e-6);
 
@@ -254,7 +205,7 @@ fn bias_and_gelu_are_the_cpus() {
             gelu_backward(gelu, &pre, &mut d);
             let mut d_bias = vec![0.5; cols];
             bias_backward(&d, &mut d_bias);
-            let run = emulator.run(&gelu_backward_launch(kind, rows, cols, number, &pre, &up));
+            let run = emulator.run(&gelu_backward_launch(kind, [rows, cols], gelu, &pre, &up));
             assert_near(&what, &run.values(kind, 1), &d, 2e-6 + kind.epsilon(), 1e-5);
             let sums = summed(&mut emulator, &run.f32s(2), &vec![0.5; cols]);
             assert_near(&what, &sums, &d_bias, 1e-5, 1e-4);
@@ -267,11 +218,11 @@ fn the_gate_is_the_cpus() {
     let Some(mut emulator) = Emulator::start() else {
         return;
     };
-    for (kind, (rows, cols)) in Kind::BOTH
+    for (kind, (rows, cols)) in Element::ALL
         .into_iter()
         .flat_map(|kind| [(kind, (70, 37)), (kind, (33, 24))])
     {
-        for (gelu, number) in KINDS {
+        for gelu in GELUS {
             let what = format!("{kind:?} {rows} x {cols} {gelu:?}");
             let (x, y) = (
                 kind.rounded(&extreme(rows * cols, 0.3)),
@@ -279,22 +230,15 @@ fn the_gate_is_the_cpus() {
             );
             let (bias_x, bias_y) = (wave(cols, 0.8), wave(cols, 4.4));
             let (mut a, mut b, mut out) = (x.clone(), y.clone(), vec![0.0; x.len()]);
-            bf16::scope(kind == Kind::Bf16, || {
+            bf16::scope(kind == Element::Bf16, || {
                 gate(gelu, &mut a, &bias_x, &mut b, &bias_y, &mut out);
             });
-            let run = emulator.run(&gate_launch(
-                kind,
-                [rows, cols],
-                number,
-                &x,
-                &y,
-                [&bias_x, &bias_y],
-            ));
+            let run = emulator.run(&gate_launch(kind, [rows, cols], gelu, &x, &y, [&bias_x, &bias_y]));
             for (index, want) in [(0, &a), (2, &b), (4, &out)] {
                 assert_near(&what, &run.values(kind, index), want, 4e-6 + kind.epsilon(), 1e-6);
             }
             let up = kind.rounded(&wave(x.len(), 1.9));
-            let launch = gate_backward_launch(kind, [rows, cols], number, &a, &b, &up);
+            let launch = gate_backward_launch(kind, [rows, cols], gelu, &a, &b, &up);
             gate_backward(gelu, &mut a, &mut b, &up);
             let run = emulator.run(&launch);
             for (index, want) in [(0, &a), (1, &b)] {
@@ -313,14 +257,11 @@ fn the_residual_is_the_cpus() {
     let Some(mut emulator) = Emulator::start() else {
         return;
     };
-    for (kind, (batch, rows, dim)) in Kind::BOTH
+    for (kind, (batch, rows, dim)) in Element::ALL
         .into_iter()
         .flat_map(|kind| [(kind, (2, 35, 19)), (kind, (3, 32, 12))])
     {
-        let (shape, what) = (
-            Residual { batch, rows, dim },
-            format!("{kind:?} {batch} x {rows} x {dim}"),
-        );
+        let (shape, what) = ([batch, rows, dim], format!("{kind:?} {batch} x {rows} x {dim}"));
         let (input, bias, modulation) = (
             extreme(batch * rows * dim, 0.2),
             wave(dim, 0.6),
@@ -328,10 +269,14 @@ fn the_residual_is_the_cpus() {
         );
         let mut out = vec![0.0; input.len()];
         residual(&input, &bias, &mut out);
-        assert_eq!(emulator.run(&shape.plain(&input, &bias)).f32s(2), out, "{what}");
+        assert_eq!(
+            emulator.run(&residual_launch(shape, &input, &bias)).f32s(2),
+            out,
+            "{what}"
+        );
 
         let mut branch = kind.rounded(&wave(input.len(), 1.4));
-        let launch = shape.gated(kind, &input, &modulation, &bias, &branch);
+        let launch = gated_launch(kind, shape, &input, &modulation, &bias, &branch);
         gated_residual(&input, &modulation, &bias, &mut branch, batch, &mut out);
         let run = emulator.run(&launch);
         assert_near(&what, &run.values(kind, 3), &branch, kind.epsilon(), 0.0);
@@ -348,10 +293,10 @@ fn the_residual_is_the_cpus() {
             &mut d_branch,
             &mut d_modulation,
         );
-        let run = emulator.run(&shape.gated_backward(kind, &d_out, &modulation, &branch));
+        let run = emulator.run(&gated_backward_launch(kind, shape, &d_out, &modulation, &branch));
         assert_near(&what, &run.values(kind, 3), &d_branch, kind.epsilon(), 0.0);
         // Only the gate's third is added to: the launcher gives the pointer to it.
-        let launch = add_column_sums_launch(&run.f32s(4), &start[2 * dim..], batch, dim, dim, 3 * dim);
+        let launch = sums(&run.f32s(4), &start[2 * dim..], batch, dim, dim, 3 * dim);
         let sums = emulator.run(&launch).f32s(1);
         assert_near(&what, &sums, &d_modulation[2 * dim..], 1e-5, 1e-5);
         let mut d_bias = vec![0.0; dim];
@@ -371,7 +316,7 @@ fn sums_of_columns_are_the_cpus() {
     let Some(mut emulator) = Emulator::start() else {
         return;
     };
-    for (kind, (rows, cols)) in Kind::BOTH
+    for (kind, (rows, cols)) in Element::ALL
         .into_iter()
         .flat_map(|kind| [(kind, (300, 37)), (kind, (31, 16))])
     {
@@ -379,14 +324,14 @@ fn sums_of_columns_are_the_cpus() {
         let mut d_bias = vec![1.5; cols];
         bias_backward(&d, &mut d_bias);
         let partial = emulator
-            .run(&column_partials_launch(kind, rows, cols, &d))
+            .run(&column_partials_launch(kind, [rows, cols], &d))
             .f32s(1);
         let sums = summed(&mut emulator, &partial, &vec![1.5; cols]);
         assert_near("column sums", &sums, &d_bias, 1e-5, 1e-5);
-        if kind == Kind::F32 {
-            let run = emulator.run(&rounded_column_partials_launch(rows, cols, &d));
+        if kind == Element::F32 {
+            let run = emulator.run(&rounded_column_partials_launch([rows, cols], &d));
             assert_eq!(run.f32s(2), partial);
-            assert_eq!(run.values(Kind::Bf16, 1), Kind::Bf16.rounded(&d));
+            assert_eq!(run.values(Element::Bf16, 1), Element::Bf16.rounded(&d));
         }
     }
 }

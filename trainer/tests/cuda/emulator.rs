@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use half::bf16;
+use trainer::gpu::{Arg, Element};
 
 /// Where the kernels lie.
 pub(crate) fn sources() -> PathBuf {
@@ -212,19 +213,22 @@ impl Emulator {
             .write_all(&(launch.args.len() as u32).to_le_bytes())
             .unwrap();
         let mut sizes = Vec::new();
+        let put = |input: &mut BufWriter<ChildStdin>, kind: u8, bytes: &[u8]| {
+            input.write_all(&[kind]).unwrap();
+            input.write_all(bytes).unwrap();
+        };
         for arg in &launch.args {
             match arg {
-                Arg::Buffer { granule, bytes } => {
-                    input.write_all(&[0]).unwrap();
-                    input.write_all(&granule.to_le_bytes()).unwrap();
+                Arg::Buffer(Bytes { granule, bytes }) => {
+                    put(input, 0, &(*granule as u32).to_le_bytes());
                     input.write_all(&(bytes.len() as u64).to_le_bytes()).unwrap();
                     input.write_all(bytes).unwrap();
                     sizes.push(bytes.len());
                 }
-                Arg::Scalar { kind, bytes } => {
-                    input.write_all(&[*kind]).unwrap();
-                    input.write_all(bytes).unwrap();
-                }
+                Arg::I32(value) => put(input, 1, &value.to_le_bytes()),
+                Arg::I64(value) => put(input, 2, &value.to_le_bytes()),
+                Arg::F32(value) => put(input, 3, &value.to_le_bytes()),
+                Arg::F64(value) => put(input, 4, &value.to_le_bytes()),
             }
         }
         input.flush().unwrap();
@@ -272,100 +276,58 @@ impl Drop for Emulator {
     }
 }
 
-/// An argument of a kernel.
-#[derive(Clone, Debug)]
-pub(crate) enum Arg {
-    Buffer { granule: u32, bytes: Vec<u8> },
-    Scalar { kind: u8, bytes: Vec<u8> },
+/// A buffer: bytes of an element, and all of its bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bytes {
+    granule: usize,
+    bytes: Vec<u8>,
 }
 
-impl From<i32> for Arg {
-    fn from(value: i32) -> Self {
-        Self::Scalar {
-            kind: 1,
-            bytes: value.to_le_bytes().to_vec(),
-        }
+impl Bytes {
+    pub(crate) fn new(granule: usize, bytes: &[u8]) -> Self {
+        let bytes = bytes.to_vec();
+        Self { granule, bytes }
+    }
+
+    /// `count` elements of a plain type, zeros.
+    pub(crate) fn zeros<T: bytemuck::Pod>(count: usize) -> Self {
+        vec![T::zeroed(); count][..].into()
     }
 }
 
-impl From<i64> for Arg {
-    fn from(value: i64) -> Self {
-        Self::Scalar {
-            kind: 2,
-            bytes: value.to_le_bytes().to_vec(),
-        }
-    }
-}
-
-impl From<f32> for Arg {
-    fn from(value: f32) -> Self {
-        Self::Scalar {
-            kind: 3,
-            bytes: value.to_le_bytes().to_vec(),
-        }
-    }
-}
-
-impl From<f64> for Arg {
-    fn from(value: f64) -> Self {
-        Self::Scalar {
-            kind: 4,
-            bytes: value.to_le_bytes().to_vec(),
-        }
-    }
-}
-
-impl<T: bytemuck::Pod> From<&[T]> for Arg {
+impl<T: bytemuck::Pod> From<&[T]> for Bytes {
     fn from(values: &[T]) -> Self {
-        Self::Buffer {
-            granule: size_of::<T>() as u32,
-            bytes: bytemuck::cast_slice(values).to_vec(),
-        }
+        Self::new(size_of::<T>(), bytemuck::cast_slice(values))
     }
 }
 
-/// The element type of activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    F32,
-    Bf16,
-}
+/// A kernel and what it is launched with.
+pub(crate) type Launch = trainer::gpu::Launch<Bytes>;
 
-impl Kind {
-    pub(crate) const BOTH: [Self; 2] = [Self::F32, Self::Bf16];
-
-    /// The suffix of a kernel's name.
-    pub(crate) fn suffix(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    /// Bytes of an element.
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-
-    /// Numbers that one instruction of the widest kind moves, where they divide `cols`.
-    pub(crate) fn pack(self, cols: usize) -> usize {
-        let widest = 16 / self.bytes();
-        if cols.is_multiple_of(widest) { widest } else { 1 }
-    }
-
+/// Numbers of an activations' type.
+pub(crate) trait Numbers {
     /// The numbers that this type can hold nearest to some.
-    pub(crate) fn rounded(self, values: &[f32]) -> Vec<f32> {
+    fn rounded(self, values: &[f32]) -> Vec<f32>;
+
+    /// A buffer of this type.
+    fn buffer(self, values: &[f32]) -> Bytes;
+
+    /// A buffer of so many zeros.
+    fn zeros(self, count: usize) -> Bytes;
+
+    /// Half of the distance between neighbours near 1: what rounding to this type may add.
+    fn epsilon(self) -> f64;
+}
+
+impl Numbers for Element {
+    fn rounded(self, values: &[f32]) -> Vec<f32> {
         match self {
             Self::F32 => values.to_vec(),
             Self::Bf16 => values.iter().map(|&v| bf16::from_f32(v).to_f32()).collect(),
         }
     }
 
-    /// A buffer of this type.
-    pub(crate) fn arg(self, values: &[f32]) -> Arg {
+    fn buffer(self, values: &[f32]) -> Bytes {
         match self {
             Self::F32 => values.into(),
             Self::Bf16 => {
@@ -375,45 +337,15 @@ impl Kind {
         }
     }
 
-    /// Half of the distance between neighbours near 1: what rounding to this type may add.
-    pub(crate) fn epsilon(self) -> f64 {
+    fn zeros(self, count: usize) -> Bytes {
+        self.buffer(&vec![0.0; count])
+    }
+
+    fn epsilon(self) -> f64 {
         match self {
             Self::F32 => 0.0,
             Self::Bf16 => 1.0 / 256.0,
         }
-    }
-}
-
-/// A kernel and what it is launched with.
-#[derive(Clone, Debug)]
-pub(crate) struct Launch {
-    pub(crate) name: String,
-    pub(crate) grid: (usize, usize),
-    pub(crate) block: usize,
-    pub(crate) shared: usize,
-    pub(crate) args: Vec<Arg>,
-}
-
-impl Launch {
-    pub(crate) fn new(name: impl Into<String>, grid: (usize, usize), block: usize) -> Self {
-        Self {
-            name: name.into(),
-            grid,
-            block,
-            shared: 0,
-            args: Vec::new(),
-        }
-    }
-
-    /// With so many bytes of dynamic shared memory.
-    pub(crate) fn shared(self, shared: usize) -> Self {
-        Self { shared, ..self }
-    }
-
-    /// With one more argument.
-    pub(crate) fn arg(mut self, arg: impl Into<Arg>) -> Self {
-        self.args.push(arg.into());
-        self
     }
 }
 
@@ -449,10 +381,10 @@ impl Run {
     }
 
     /// Buffer `index` of an activations' type.
-    pub(crate) fn values(&self, kind: Kind, index: usize) -> Vec<f32> {
+    pub(crate) fn values(&self, kind: Element, index: usize) -> Vec<f32> {
         match kind {
-            Kind::F32 => self.f32s(index),
-            Kind::Bf16 => self
+            Element::F32 => self.f32s(index),
+            Element::Bf16 => self
                 .get::<u16>(index)
                 .into_iter()
                 .map(|bits| bf16::from_bits(bits).to_f32())

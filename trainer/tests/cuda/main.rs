@@ -12,6 +12,7 @@ mod conv;
 mod device;
 mod diffusion;
 mod elementwise;
+mod embed;
 mod emulator;
 mod norm;
 mod optimizer;
@@ -22,25 +23,23 @@ mod values;
 
 use std::collections::BTreeSet;
 
-use trainer::roofline::Work;
-
 use self::emulator::{Emulator, Launch, entries, files};
 
 /// A launch large enough to show what it moves, and small enough to be repeated for every barrier.
 pub(crate) struct Case {
     launch: Launch,
-    work: Work,
 }
 
-impl Case {
-    fn new(launch: Launch, work: Work) -> Self {
-        Self { launch, work }
+impl From<Launch> for Case {
+    fn from(launch: Launch) -> Self {
+        Self { launch }
     }
 }
 
 fn all_cases() -> Vec<Case> {
     let cases = [
         elementwise::cases(),
+        embed::cases(),
         norm::cases(),
         conv::cases(),
         ssm::cases(),
@@ -63,13 +62,13 @@ fn every_kernel_moves_what_the_analysis_says() {
             run.loaded + run.stored,
             32 * (run.load_sectors + run.store_sectors),
         );
-        let (once, needed) = (run.loaded_once + run.stored_once, case.work.bytes());
+        let (once, needed) = (run.loaded_once + run.stored_once, case.launch.work.bytes());
         let share = |of: u64, all: u64| of as f64 / all as f64;
         eprintln!(
             "{name}: {bytes} bytes moved, {needed} needed: {:.3}; sectors {:.3}; memory {:.3}",
             share(bytes, needed),
             share(sectors, needed),
-            share(once, case.work.memory_bytes())
+            share(once, case.launch.work.memory_bytes())
         );
         // A number that a whole warp reads is counted 32 times in bytes and once in sectors; of a short run of channels,
         // whole sectors are counted that the neighbouring block uses, too.
@@ -81,7 +80,7 @@ fn every_kernel_moves_what_the_analysis_says() {
             off.push(format!("{name} moves {least:.3} to {most:.3} of what is needed"));
         }
         // What is touched at least once: on a device the rest comes from caches.
-        let from_memory = share(once, case.work.memory_bytes());
+        let from_memory = share(once, case.launch.work.memory_bytes());
         if !(0.8..=1.2).contains(&from_memory) {
             off.push(format!(
                 "{name} touches {from_memory:.3} of the bytes that come from memory"
@@ -157,10 +156,10 @@ fn the_emulation_finds_what_it_is_for() {
     let Some(mut emulator) = Emulator::start() else {
         return;
     };
-    let launch = elementwise::add_column_sums_launch(&[1.0; 64], &[0.0; 16], 1, 32, 32, 0);
+    let launch = elementwise::sums(&[1.0; 64], &[0.0; 16], 1, 32, 32, 0);
     let error = emulator.send(&launch, false, "").err().unwrap();
     assert!(error.contains("argument 1, which has 64"), "{error}");
-    let mut launch = elementwise::add_column_sums_launch(&[1.0; 64], &[0.0; 32], 1, 32, 32, 0);
+    let mut launch = elementwise::sums(&[1.0; 64], &[0.0; 32], 1, 32, 32, 0);
     assert_eq!(emulator.run(&launch).f32s(1), [2.0; 32]);
     launch.args.pop();
     assert!(

@@ -1,11 +1,14 @@
 //! AdamW with the moving average, and the norm of the gradients, beside the CPU's.
 
 use half::bf16;
+use trainer::gpu::kernels::{
+    self,
+    optimizer::{adamw, grad_scale, norm_parts, sum_of_squares},
+};
 use trainer::optim::{AdamW, AdamWConfig, Rates, grad_norm};
-use trainer::roofline::work;
 
 use super::Case;
-use super::emulator::{Emulator, Launch};
+use super::emulator::{Bytes, Emulator, Launch};
 use super::values::{assert_near, wave};
 
 struct State {
@@ -34,37 +37,24 @@ impl State {
         config: &AdamWConfig,
         with_copy: bool,
     ) -> Launch {
-        let (rates, len) = (RATES, grads.len());
-        let name = if with_copy { "adamw_bf16" } else { "adamw_f32" };
-        let mut launch = Launch::new(name, (len.div_ceil(4096), 1), 256);
-        launch = launch
-            .arg(&self.params[..])
-            .arg(&self.first[..])
-            .arg(&self.second[..])
-            .arg(&self.ema[..])
-            .arg(grads);
-        if with_copy {
-            launch = launch.arg(&vec![0u16; len][..]);
-        }
-        let correction1 = 1.0 - config.beta1.powf(step as f64);
-        let correction2 = 1.0 - config.beta2.powf(step as f64);
-        let launch = launch
-            .arg(ssm)
-            .arg(&[scale][..])
-            .arg(len as i64)
-            .arg((ssm.len() / 2) as i32);
-        let launch = launch
-            .arg(1.0 - config.beta1 as f32)
-            .arg(1.0 - config.beta2 as f32);
-        let launch = launch
-            .arg((rates.lr / correction1) as f32)
-            .arg((1.0 / correction2).sqrt() as f32);
-        let launch = launch
-            .arg(config.eps as f32)
-            .arg((1.0 - rates.lr * config.weight_decay) as f32);
-        launch
-            .arg((1.0 - config.ema_decay) as f32)
-            .arg((rates.ssm_lr / correction1) as f32)
+        let len = grads.len();
+        let state = kernels::optimizer::State {
+            params: self.params[..].into(),
+            first: self.first[..].into(),
+            second: self.second[..].into(),
+            ema: self.ema[..].into(),
+            grads: grads.into(),
+            copy: with_copy.then(|| Bytes::zeros::<u16>(len)),
+        };
+        let rates = config.device_rates(step, RATES.lr, RATES.ssm_lr);
+        adamw(
+            len,
+            state,
+            ssm.into(),
+            ssm.len() / 2,
+            [scale][..].into(),
+            rates[..].into(),
+        )
     }
 }
 
@@ -75,21 +65,19 @@ const RATES: Rates = Rates {
 };
 
 fn squares(grads: &[f32]) -> Launch {
-    let parts = grads.len().div_ceil(1 << 16);
-    let launch = Launch::new("sum_of_squares_f32", (parts, 1), 256).arg(grads);
-    launch.arg(&vec![0f64; parts][..]).arg(grads.len() as i64)
+    let partial = Bytes::zeros::<f64>(norm_parts(grads.len()));
+    sum_of_squares(grads.len(), grads.into(), partial)
 }
 
 fn scale(partial: &[f64], losses: &[f64], max_norm: f64) -> Launch {
-    let launch = Launch::new("grad_scale_f32", (1, 1), 256)
-        .arg(partial)
-        .arg(losses)
-        .arg(&[0f64][..]);
-    launch
-        .arg(&[0f32][..])
-        .arg(partial.len() as i32)
-        .arg(losses.len() as i32)
-        .arg(max_norm)
+    grad_scale(
+        [partial.len(), losses.len()],
+        partial.into(),
+        losses.into(),
+        Bytes::zeros::<f64>(1),
+        Bytes::zeros::<f32>(1),
+        max_norm,
+    )
 }
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -97,10 +85,10 @@ pub(crate) fn cases() -> Vec<Case> {
     let (state, grads, config) = (State::new(len), wave(len, 0.2), AdamWConfig::default());
     let adamw = |with_copy| state.launch(&grads, &[3, 5, 4000, 4100], 1.0, 1, &config, with_copy);
     vec![
-        Case::new(adamw(false), work::adamw(len, false)),
-        Case::new(adamw(true), work::adamw(len, true)),
-        Case::new(squares(&grads), work::sum_of_squares(len)),
-        Case::new(scale(&[1.0; 300], &[0.5; 64], 1.0), work::grad_scale(300, 64)),
+        adamw(false).into(),
+        adamw(true).into(),
+        squares(&grads).into(),
+        scale(&[1.0; 300], &[0.5; 64], 1.0).into(),
     ]
 }
 

@@ -1,10 +1,10 @@
 //! The kernels of the state space models and their gradients, beside the CPU's operation.
 
+use trainer::gpu::kernels::ssm_kernel;
 use trainer::ops::ssm_kernel::{Discretization, SsmParams, kernels, kernels_backward};
-use trainer::roofline::work;
 
 use super::Case;
-use super::emulator::{Emulator, Launch};
+use super::emulator::{Bytes, Emulator, Launch};
 use super::values::{assert_near, largest, wave};
 
 struct Bank {
@@ -47,64 +47,41 @@ impl Bank {
         }
     }
 
-    fn log_r(&self) -> usize {
-        (self.length.ilog2().div_ceil(2) as usize).max(4)
+    fn bank(&self) -> ssm_kernel::Bank {
+        ssm_kernel::Bank {
+            channels: self.channels,
+            states: self.states,
+            length: self.length,
+            disc: self.kind,
+        }
     }
 
-    fn launch(&self, name: &str, last: usize) -> Launch {
-        let rows = self.length.div_ceil(1 << self.log_r());
-        let shared = self.states * 16 * 20 + rows.next_multiple_of(4) * self.states * 8 + last;
-        let launch = Launch::new(name, (self.channels, 1), 256)
-            .shared(shared)
-            .arg(&self.log_dt[..]);
-        self.planes
-            .iter()
-            .fold(launch, |launch, plane| launch.arg(&plane[..]))
-    }
-
-    fn with_shape(&self, launch: Launch) -> Launch {
-        let kind = i32::from(self.kind == Discretization::Bilinear);
-        let launch = launch
-            .arg(self.states as i32)
-            .arg(self.length as i32)
-            .arg(self.log_r() as i32);
-        launch.arg(kind)
+    fn buffers(&self) -> [Bytes; 7] {
+        std::array::from_fn(|i| match i {
+            0 => self.log_dt[..].into(),
+            _ => self.planes[i - 1][..].into(),
+        })
     }
 
     fn forward(&self) -> Launch {
-        let near = self.states * (8 << self.log_r());
-        let out = vec![0f32; self.channels * self.length];
-        self.with_shape(self.launch("ssm_kernels_f32", near).arg(&out[..]))
+        let out = Bytes::zeros::<f32>(self.channels * self.length);
+        self.bank().kernels(self.buffers(), out)
     }
 
     /// Gradients start at `start`.
     fn backward(&self, dk: &[f32], start: f32, train_b: bool) -> Launch {
-        let rows = self.length.div_ceil(1 << self.log_r());
-        let launch = self
-            .launch("ssm_kernels_backward_f32", rows * (4 << self.log_r()))
-            .arg(dk);
-        let launch = launch.arg(&vec![start; self.channels][..]);
-        let plane = vec![start; self.channels * self.states];
-        let launch = (0..6).fold(launch, |launch, _| launch.arg(&plane[..]));
-        self.with_shape(launch).arg(i32::from(train_b))
+        let grads = std::array::from_fn(|i| {
+            let states = if i == 0 { 1 } else { self.states };
+            vec![start; self.channels * states][..].into()
+        });
+        self.bank().backward(self.buffers(), dk.into(), grads, train_b)
     }
 }
 
 pub(crate) fn cases() -> Vec<Case> {
     let bank = Bank::new(2, 32, 4096, Discretization::Zoh);
-    let Bank {
-        channels,
-        states,
-        length,
-        ..
-    } = bank;
-    vec![
-        Case::new(bank.forward(), work::ssm_kernels(channels, states, length)),
-        Case::new(
-            bank.backward(&wave(channels * length, 0.3), 0.0, true),
-            work::ssm_kernels_backward(channels, states, length),
-        ),
-    ]
+    let dk = wave(bank.channels * bank.length, 0.3);
+    vec![bank.forward().into(), bank.backward(&dk, 0.0, true).into()]
 }
 
 #[test]

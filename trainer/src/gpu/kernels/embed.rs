@@ -36,7 +36,7 @@ pub fn timestep_features<B>(
 
 /// `pre += bias + table[labels]`, `out = silu(pre)`: `pre` `[rows, cols]` f32; `table` `[.., cols]` f32 with `labels`
 /// `[rows]` i32, if any.
-pub fn silu<B: Copy>(
+pub fn silu<B: Clone>(
     element: Element,
     [rows, cols]: [usize; 2],
     pre: B,
@@ -45,19 +45,21 @@ pub fn silu<B: Copy>(
     out: B,
 ) -> Launch<B> {
     let work = work::silu(rows, cols, table.is_some(), element.bytes());
+    let with_table = usize::from(table.is_some());
     each(named("silu", element), rows * cols, work)
-        .buffers([pre, bias])
-        .buffers(table.unwrap_or([bias, bias]))
+        .buffers([pre, bias.clone()])
+        .buffers(table.unwrap_or_else(|| [bias.clone(), bias]))
         .buffers([out])
-        .ints([rows, cols, usize::from(table.is_some())])
+        .ints([rows, cols, with_table])
 }
 
 /// `d = d silu'(pre) + direct`: `[count]` f32; `direct` if any.
-pub fn silu_backward<B: Copy>(count: usize, pre: B, d: B, direct: Option<B>) -> Launch<B> {
+pub fn silu_backward<B: Clone>(count: usize, pre: B, d: B, direct: Option<B>) -> Launch<B> {
     let work = work::silu_backward(count, direct.is_some());
+    let with_direct = usize::from(direct.is_some());
     each("silu_backward_f32", count, work)
-        .buffers([pre, d, direct.unwrap_or(pre)])
-        .ints([count, usize::from(direct.is_some())])
+        .buffers([pre.clone(), d, direct.unwrap_or(pre)])
+        .ints([count, with_direct])
 }
 
 /// `table[labels[b]] += d[b]`, image after image: `d` `[batch, cols]`, `table` `[.., cols]` f32, `labels` `[batch]` i32.

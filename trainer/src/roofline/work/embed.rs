@@ -7,16 +7,20 @@ const SIGMOID: u64 = 16;
 /// Bytes of a timestep or label.
 const INT: u64 = 4;
 
-/// `broadcast_rows_f32`; `period` rows of positions, or none.
+/// `broadcast_rows_f32`; `period` rows of positions, or none. Every element reads its own: biases and positions come from the
+/// cache but once.
 pub fn broadcast_rows(rows: usize, period: usize, cols: usize) -> Work {
     let count = product(&[rows, cols]);
-    let positions = if period > 0 { count * F32 } else { 0 };
-    let once = product(&[period.min(rows), cols]) * F32;
+    let (reads, once) = if period > 0 {
+        (2 * count, product(&[period.min(rows) + 1, cols]))
+    } else {
+        (count, cols as u64)
+    };
     Work {
-        read: cols as u64 * F32 + positions,
+        read: reads * F32,
         written: count * F32,
-        cached: positions - once.min(positions),
-        flops: if period > 0 { count } else { 0 },
+        cached: (reads - once) * F32,
+        flops: reads - count,
     }
 }
 
@@ -24,26 +28,26 @@ pub fn broadcast_rows(rows: usize, period: usize, cols: usize) -> Work {
 pub fn timestep_features(batch: usize, width: usize, element: usize) -> Work {
     let count = product(&[batch, width]);
     Work {
-        read: batch as u64 * (INT + F32),
+        read: count * (INT + F32),
         written: count * element as u64,
+        cached: (count - batch as u64) * (INT + F32),
         flops: count * 64,
-        ..Work::default()
     }
 }
 
-/// `silu`, with or without rows of a table.
+/// `silu`, with or without rows of a table; every element reads its bias and label.
 pub fn silu(rows: usize, cols: usize, with_table: bool, element: usize) -> Work {
     let count = product(&[rows, cols]);
-    let table = if with_table {
-        count * F32 + rows as u64 * INT
+    let (table, labels) = if with_table {
+        (count * (F32 + INT), (count - rows as u64) * INT)
     } else {
-        0
+        (0, 0)
     };
     Work {
-        read: count * F32 + cols as u64 * F32 + table,
+        read: 2 * count * F32 + table,
         written: count * (F32 + element as u64),
+        cached: (count - cols as u64) * F32 + labels,
         flops: count * (SIGMOID + 3),
-        ..Work::default()
     }
 }
 
@@ -58,14 +62,14 @@ pub fn silu_backward(count: usize, with_direct: bool) -> Work {
     }
 }
 
-/// `add_label_rows_f32`.
+/// `add_label_rows_f32`: every thread reads all labels.
 pub fn add_label_rows(batch: usize, cols: usize) -> Work {
     let count = product(&[batch, cols]);
     Work {
-        read: 2 * count * F32 + batch as u64 * INT,
+        read: 2 * count * F32 + count * INT,
         written: count * F32,
+        cached: (count - batch as u64) * INT,
         flops: count,
-        ..Work::default()
     }
 }
 
