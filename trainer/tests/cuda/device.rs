@@ -8,13 +8,21 @@ use trainer::gpu::program::{Command, Matrix, Product, Program, Slot, Space};
 use trainer::gpu::{Device, DeviceError, Element, Ticket};
 use trainer::ops::matmul::{Mat, matmul};
 
-use super::emulator::{Bytes, Emulator};
+use crate::checks::runner::Bytes;
+use crate::emulator::Emulator;
+
+pub(crate) use crate::emulator::Emulator as Runner;
+
+/// An emulated device, where there is a compiler.
+pub(crate) fn open() -> Option<Box<dyn Device>> {
+    EmulatedDevice::start().map(|device| Box::new(device) as Box<dyn Device>)
+}
 
 /// What memory holds before anything is written: not a number, in f32 and bf16.
 const UNWRITTEN: u8 = 0xff;
 
 /// A device whose kernels run in the emulator.
-pub(crate) struct EmulatedDevice {
+struct EmulatedDevice {
     emulator: Emulator,
     spaces: HashMap<Space, Vec<u8>>,
     orders: Vec<(Ticket, Vec<u8>)>,
@@ -22,7 +30,7 @@ pub(crate) struct EmulatedDevice {
 }
 
 impl EmulatedDevice {
-    pub(crate) fn start() -> Option<Self> {
+    fn start() -> Option<Self> {
         Some(Self {
             emulator: Emulator::start()?,
             spaces: HashMap::new(),

@@ -7,48 +7,15 @@
     reason = "helpers of tests fail as the tests do"
 )]
 
-mod autoencoder;
-mod conv;
+#[path = "../checks/mod.rs"]
+mod checks;
 mod device;
-mod diffusion;
-mod elementwise;
-mod embed;
 mod emulator;
-mod norm;
-mod optimizer;
-mod sampling;
-mod ssm;
-mod training;
-mod values;
 
 use std::collections::BTreeSet;
 
-use self::emulator::{Emulator, Launch, entries, files};
-
-/// A launch large enough to show what it moves, and small enough to be repeated for every barrier.
-pub(crate) struct Case {
-    launch: Launch,
-}
-
-impl From<Launch> for Case {
-    fn from(launch: Launch) -> Self {
-        Self { launch }
-    }
-}
-
-fn all_cases() -> Vec<Case> {
-    let cases = [
-        elementwise::cases(),
-        embed::cases(),
-        norm::cases(),
-        conv::cases(),
-        ssm::cases(),
-        diffusion::cases(),
-        optimizer::cases(),
-        autoencoder::cases(),
-    ];
-    cases.into_iter().flatten().collect()
-}
+use self::checks::{all_cases, elementwise};
+use self::emulator::{Emulator, entries, files};
 
 #[test]
 fn every_kernel_moves_what_the_analysis_says() {

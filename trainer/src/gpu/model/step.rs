@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::block::{BlockRanges, Kept};
+use super::ends::{EmbedKept, LastKept};
 use super::places::{Inputs, Outputs};
 use super::{DeviceModel, Slot};
 use crate::config::Config;
@@ -52,6 +53,17 @@ impl Training {
 enum KeptBlock {
     All(Box<Kept>),
     Input(Slot),
+}
+
+/// What the backward needs of a forward.
+struct KeptForward {
+    embedded: EmbedKept,
+    blocks: Vec<KeptBlock>,
+    /// For the spectra of the block at hand, where not all are there.
+    room: Option<Slot>,
+    /// The last block's output.
+    tokens: Slot,
+    last: LastKept,
 }
 
 /// Parts of the gradients that are final, from the end of the flat buffer to its start.
@@ -167,14 +179,71 @@ impl DeviceModel {
         scaling: f32,
         inputs: &Inputs,
         outputs: &Outputs,
-        mut finished: Option<&mut Finished>,
+        finished: Option<&mut Finished>,
     ) {
         let c = &self.config;
         let (batch, start) = (images.len(), images.start);
         let image = c.in_channels * c.input_size * c.input_size;
         let noised = self.noised(b, &images, scaling, inputs);
+        let width = self.output_width();
+        let output = b.floats(batch * width);
+        let from = [noised.x_t, noised.timesteps, noised.labels];
+        let kept = self.forward_kept(b, blocks, batch, from, output);
+        let d_output = b.floats(batch * width);
+        b.launch(training_loss(
+            Element::F32,
+            [batch, image],
+            self.training.steps,
+            c.learn_sigma,
+            self.training.weight,
+            [noised.x_start, noised.noise],
+            output,
+            [noised.timesteps, self.constants.tables],
+            [d_output, outputs.losses.part(2 * start, 2 * batch)],
+        ));
+        b.give(output);
+        self.backward(b, blocks, batch, kept, d_output, finished);
+        b.give(d_output);
+        b.give_all([
+            noised.x_start,
+            noised.noise,
+            noised.x_t,
+            noised.timesteps,
+            noised.labels,
+        ]);
+    }
 
-        let (mut tokens, embedded) = self.embed(b, batch, 1, noised.x_t, noised.timesteps, noised.labels);
+    /// Numbers of an image of the output.
+    fn output_width(&self) -> usize {
+        let c = &self.config;
+        c.out_channels() * c.input_size * c.input_size
+    }
+
+    /// Forward and backward with a given gradient of the output, for tests: `from` is `x` `[B, C, H, W]` f32, timesteps and
+    /// labels `[B]` i32; `output` and `d_output` `[B, Cout, H, W]` f32. The gradients of the parameters are written.
+    pub fn gradients(&self, from: [Slot; 3], output: Slot, d_output: Slot) -> Program {
+        let mut b = Builder::default();
+        let blocks: Vec<BlockRanges> = (0..self.config.depth)
+            .map(|index| self.block_ranges(index))
+            .collect();
+        b.zero(self.params.flat(Space::Grads));
+        let batch = from[1].count();
+        let kept = self.forward_kept(&mut b, &blocks, batch, from, output);
+        self.backward(&mut b, &blocks, batch, kept, d_output, None);
+        debug_assert!(b.is_all_given_back());
+        b.finish()
+    }
+
+    /// The forward of some images, with what the backward needs.
+    fn forward_kept(
+        &self,
+        b: &mut Builder,
+        blocks: &[BlockRanges],
+        batch: usize,
+        [x, timesteps, labels]: [Slot; 3],
+        output: Slot,
+    ) -> KeptForward {
+        let (mut tokens, embedded) = self.embed(b, batch, 1, x, timesteps, labels);
         let condition = embedded.condition;
         let room = (self.keep == Keep::Inputs).then(|| b.take(self.ssm.spectra_bytes() / 8, 8));
         let mut kept_blocks = Vec::with_capacity(blocks.len());
@@ -189,35 +258,39 @@ impl DeviceModel {
             }
             tokens = out;
         }
-        let width = c.out_channels() * c.input_size * c.input_size;
-        let output = b.floats(batch * width);
         let last = self.last_layer(b, batch, tokens, condition, output);
-        let d_output = b.floats(batch * width);
-        b.launch(training_loss(
-            Element::F32,
-            [batch, image],
-            self.training.steps,
-            c.learn_sigma,
-            self.training.weight,
-            [noised.x_start, noised.noise],
-            output,
-            [noised.timesteps, self.constants.tables],
-            [d_output, outputs.losses.part(2 * start, 2 * batch)],
-        ));
-        b.give(output);
+        KeptForward {
+            embedded,
+            blocks: kept_blocks,
+            room,
+            tokens,
+            last,
+        }
+    }
 
+    /// Adds the gradients of all parameters, given that of the output.
+    fn backward(
+        &self,
+        b: &mut Builder,
+        blocks: &[BlockRanges],
+        batch: usize,
+        kept: KeptForward,
+        d_output: Slot,
+        mut finished: Option<&mut Finished>,
+    ) {
+        let (condition, room) = (kept.embedded.condition, kept.room);
         let d_condition = self.condition_grads(b, batch);
-        let d_tokens = self.last_backward(b, batch, &last, d_output, condition, d_condition);
-        b.give_all([d_output, tokens]);
+        let d_tokens = self.last_backward(b, batch, &kept.last, d_output, condition, d_condition);
+        b.give(kept.tokens);
         if let Some(finished) = &mut finished {
             finished.from(b, self, self.params.end_of_blocks());
         }
-        for (index, (ranges, kept)) in blocks.iter().zip(kept_blocks).enumerate().rev() {
+        for (index, (ranges, kept)) in blocks.iter().zip(kept.blocks).enumerate().rev() {
             let (kept, spectra) = match kept {
-                KeptBlock::All(kept) => (
-                    *kept,
-                    room.unwrap_or_else(|| self.ssm.spectra_of(Space::Spectra, index)),
-                ),
+                KeptBlock::All(kept) => {
+                    let there = || self.ssm.spectra_of(Space::Spectra, index);
+                    (*kept, room.unwrap_or_else(there))
+                }
                 KeptBlock::Input(input) => {
                     let spectra = self.spectra_for(b, ranges, index, room);
                     let (out, kept) = self.block_forward(b, ranges, batch, spectra, input, condition);
@@ -232,17 +305,10 @@ impl DeviceModel {
             }
         }
         b.give_all(room);
-        self.embed_backward(b, batch, &embedded, d_tokens, d_condition);
+        self.embed_backward(b, batch, &kept.embedded, d_tokens, d_condition);
         if let Some(finished) = &mut finished {
             finished.from(b, self, 0);
         }
-        b.give_all([
-            noised.x_start,
-            noised.noise,
-            noised.x_t,
-            noised.timesteps,
-            noised.labels,
-        ]);
     }
 
     /// Timesteps, noise and labels of some images.

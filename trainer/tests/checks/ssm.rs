@@ -3,8 +3,10 @@
 use trainer::gpu::kernels::ssm_kernel;
 use trainer::ops::ssm_kernel::{Discretization, SsmParams, kernels, kernels_backward};
 
+use crate::device::Runner;
+
 use super::Case;
-use super::emulator::{Bytes, Emulator, Launch};
+use super::runner::{Bytes, Launch};
 use super::values::{assert_near, largest, wave};
 
 struct Bank {
@@ -84,9 +86,8 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![bank.forward().into(), bank.backward(&dk, 0.0, true).into()]
 }
 
-#[test]
-fn kernels_and_their_gradients_are_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn kernels_and_their_gradients_are_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (channels, states, length, kind) in [
@@ -102,13 +103,13 @@ fn kernels_and_their_gradients_are_the_cpus() {
             format!("{kind:?} {channels} x {states} x {length}"),
         );
         let want = kernels(&bank.params(), kind, length);
-        let found = emulator.run(&bank.forward()).f32s(7);
+        let found = runner.run(&bank.forward()).f32s(7);
         assert_near(&what, &found, &want, 0.0, 2e-6 * largest(&want));
 
         let dk = wave(channels * length, 5.1);
         let grads = kernels_backward(&bank.params(), kind, length, &dk);
-        let run = emulator.run(&bank.backward(&dk, 0.25, true));
-        let untrained = emulator.run(&bank.backward(&dk, 0.25, false));
+        let run = runner.run(&bank.backward(&dk, 0.25, true));
+        let untrained = runner.run(&bank.backward(&dk, 0.25, false));
         let want: Vec<f32> = grads.iter().map(|grad| grad.log_dt + 0.25).collect();
         assert_near(
             &format!("{what}: log_dt"),

@@ -7,8 +7,10 @@ use trainer::gpu::kernels::{
 };
 use trainer::optim::{AdamW, AdamWConfig, Rates, grad_norm};
 
+use crate::device::Runner;
+
 use super::Case;
-use super::emulator::{Bytes, Emulator, Launch};
+use super::runner::{Bytes, Launch};
 use super::values::{assert_near, wave};
 
 struct State {
@@ -92,9 +94,8 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-#[test]
-fn three_steps_are_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn three_steps_are_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let config = AdamWConfig {
@@ -117,8 +118,8 @@ fn three_steps_are_the_cpus() {
             .collect();
         for step in 1..=3 {
             let grads = wave(len, 0.3 * step as f64);
-            let run = emulator.run(&state.launch(&grads, &ssm, RATES.grad_scale, step, &config, true));
-            let plain = emulator.run(&state.launch(&grads, &ssm, RATES.grad_scale, step, &config, false));
+            let run = runner.run(&state.launch(&grads, &ssm, RATES.grad_scale, step, &config, true));
+            let plain = runner.run(&state.launch(&grads, &ssm, RATES.grad_scale, step, &config, false));
             optimizer.step(step, RATES, &mut params, &grads, &mut ema);
             state = State {
                 params: run.f32s(0),
@@ -142,7 +143,7 @@ fn three_steps_are_the_cpus() {
             assert_eq!(run.get::<u16>(5), copy);
             assert_eq!(plain.buffers[..4], run.buffers[..4]);
         }
-        let skipped = emulator.run(&state.launch(&wave(len, 0.1), &ssm, f32::NAN, 4, &config, false));
+        let skipped = runner.run(&state.launch(&wave(len, 0.1), &ssm, f32::NAN, 4, &config, false));
         assert_eq!(
             skipped.f32s(0),
             state.params,
@@ -151,13 +152,12 @@ fn three_steps_are_the_cpus() {
     }
 }
 
-#[test]
-fn the_norm_of_the_gradients_decides_the_scale() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn the_norm_of_the_gradients_decides_the_scale() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let mut grads = wave((1 << 16) + 1003, 0.8);
-    let partial = emulator.run(&squares(&grads)).get::<f64>(1);
+    let partial = runner.run(&squares(&grads)).get::<f64>(1);
     let norm = grad_norm(&grads);
     for (max_norm, losses, want) in [
         (0.0, vec![], 1.0),
@@ -166,7 +166,7 @@ fn the_norm_of_the_gradients_decides_the_scale() {
         (1.0, vec![0.5, f64::NAN], f32::NAN),
         (1.0, vec![f64::INFINITY], f32::NAN),
     ] {
-        let run = emulator.run(&scale(&partial, &losses, max_norm));
+        let run = runner.run(&scale(&partial, &losses, max_norm));
         let (found, scale) = (run.get::<f64>(2)[0], run.f32s(3)[0]);
         assert!((found - norm).abs() < 1e-12 * norm, "{found} is not {norm}");
         assert!(
@@ -175,6 +175,6 @@ fn the_norm_of_the_gradients_decides_the_scale() {
         );
     }
     grads[70] = f32::INFINITY;
-    let partial = emulator.run(&squares(&grads)).get::<f64>(1);
-    assert!(emulator.run(&scale(&partial, &[], 0.0)).f32s(3)[0].is_nan());
+    let partial = runner.run(&squares(&grads)).get::<f64>(1);
+    assert!(runner.run(&scale(&partial, &[], 0.0)).f32s(3)[0].is_nan());
 }

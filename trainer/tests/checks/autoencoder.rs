@@ -6,8 +6,10 @@ use trainer::gpu::{Arg, Element};
 use trainer::ops::profile::Op;
 use trainer::roofline::{Work, work};
 
+use crate::device::Runner;
+
 use super::Case;
-use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
+use super::runner::{Bytes, Launch, Numbers as _};
 use super::values::{assert_near, wave};
 
 struct Map {
@@ -104,9 +106,8 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.into_iter().map(Case::from).collect()
 }
 
-#[test]
-fn group_norm_is_the_cpus_even_far_from_zero() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn group_norm_is_the_cpus_even_far_from_zero() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (kind, [batch, height, width, channels], groups) in [
@@ -139,13 +140,13 @@ fn group_norm_is_the_cpus_even_far_from_zero() {
                     .copy_from_slice(&x[start..start + width * channels]);
             }
         }
-        let partial = emulator.run(&map.sums(kind, &x)).f32s(1);
-        let affine = emulator
+        let partial = runner.run(&map.sums(kind, &x)).f32s(1);
+        let affine = runner
             .run(&map.affine(kind, &x, &partial, &weight, &bias))
             .f32s(4);
         for (activation, silu) in [(Activation::Silu, true), (Activation::None, false)] {
             let want = norm.forward(&input, activation, Padding::NONE).unwrap();
-            let found = emulator.run(&map.apply(kind, &x, &affine, silu)).values(kind, 2);
+            let found = runner.run(&map.apply(kind, &x, &affine, silu)).values(kind, 2);
             // A value near 300 carries a rounding of 1.5e-5 standard deviations of 0.06.
             assert_near(
                 &format!("{kind:?} {activation:?}"),
@@ -158,9 +159,8 @@ fn group_norm_is_the_cpus_even_far_from_zero() {
     }
 }
 
-#[test]
-fn bytes_follow_dits_rule_and_return() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn bytes_follow_dits_rule_and_return() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (kind, area, batch) in [
@@ -171,13 +171,13 @@ fn bytes_follow_dits_rule_and_return() {
         let mut planes: Vec<f32> = wave(batch * 3 * area, 0.2);
         planes[..6].copy_from_slice(&[f32::NAN, f32::INFINITY, -f32::INFINITY, 1.0, -1.0, -0.003_921_57]);
         let planes = kind.rounded(&planes);
-        let pixels = emulator.run(&to_bytes(kind, &planes, batch)).buffers[1].clone();
+        let pixels = runner.run(&to_bytes(kind, &planes, batch)).buffers[1].clone();
         for (i, &byte) in pixels.iter().enumerate() {
             let (image, rest) = (i / (3 * area), i % (3 * area));
             let v = planes[image * 3 * area + rest % 3 * area + rest / 3];
             assert_eq!(byte, to_byte(v), "{v}");
         }
-        let back = emulator.run(&from_bytes(&pixels, batch)).f32s(1);
+        let back = runner.run(&from_bytes(&pixels, batch)).f32s(1);
         for (i, &v) in back.iter().enumerate() {
             let (image, rest) = (i / (3 * area), i % (3 * area));
             let byte = pixels[image * 3 * area + rest % area * 3 + rest / area];

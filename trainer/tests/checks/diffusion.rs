@@ -11,8 +11,10 @@ use trainer::gpu::kernels::sampler::{self, SamplerStep};
 use trainer::gpu::model::schedule_tables as tables;
 use trainer::sampler::{Batch, Guidance, SampleConfig, Sampler, sample};
 
+use crate::device::Runner;
+
 use super::Case;
-use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
+use super::runner::{Bytes, Launch, Numbers as _};
 use super::values::{assert_near, wave};
 
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -155,16 +157,15 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.into_iter().map(Case::from).collect()
 }
 
-#[test]
-fn training_starts_from_the_cpus_numbers() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn training_starts_from_the_cpus_numbers() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let (schedule, rng) = (Schedule::linear(1000), Philox::new(SEED));
     for (batch, count, epoch, null) in [(40, 48, 7, Some(5)), (3, 1030, 0, None)] {
         let (latents, ids) = (wave(batch * count, 0.7), ids(batch));
         let labels: Vec<i32> = (0..batch as i32).map(|b| b % 5).collect();
-        let run = emulator.run(&noised(&latents, &ids, &labels, &schedule, epoch as i32, null));
+        let run = runner.run(&noised(&latents, &ids, &labels, &schedule, epoch as i32, null));
         let (timesteps, out_labels) = (run.get::<i32>(8), run.get::<i32>(9));
         let mut noise = vec![0f32; count];
         for (b, &id) in ids.iter().enumerate() {
@@ -194,17 +195,14 @@ fn training_starts_from_the_cpus_numbers() {
     }
 }
 
-#[test]
-fn noise_and_posterior_samples_are_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn noise_and_posterior_samples_are_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let (batch, count, rng) = (3, 102, Philox::new(SEED));
     let (ids, mean, log_variance) = (ids(batch), wave(batch * count, 0.4), wave(batch * count, 1.4));
-    let found = emulator
-        .run(&normals(&ids, count, Stream::InitialNoise, 0))
-        .f32s(1);
-    let sampled = emulator
+    let found = runner.run(&normals(&ids, count, Stream::InitialNoise, 0)).f32s(1);
+    let sampled = runner
         .run(&posterior(&mean, &log_variance, &ids, &[0, 1, 1], 6))
         .f32s(0);
     let mut noise = vec![0f32; count];
@@ -225,9 +223,8 @@ fn noise_and_posterior_samples_are_the_cpus() {
     }
 }
 
-#[test]
-fn whole_chains_of_samples_are_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn whole_chains_of_samples_are_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let schedule = Schedule::linear(1000).respaced("7").unwrap();
@@ -267,9 +264,7 @@ fn whole_chains_of_samples_are_the_cpus() {
         })
         .unwrap();
         let ids = indices.map(|index| index as i64);
-        let mut x = emulator
-            .run(&normals(&ids, count, Stream::InitialNoise, 0))
-            .f32s(1);
+        let mut x = runner.run(&normals(&ids, count, Stream::InitialNoise, 0)).f32s(1);
         for index in (0..schedule.len()).rev() {
             let output = model(&x, schedule.timestep_map[index] as f32);
             let step = Step {
@@ -279,9 +274,7 @@ fn whole_chains_of_samples_are_the_cpus() {
                 eta,
                 is_learned: true,
             };
-            x = emulator
-                .run(&step.launch(Element::F32, &x, &output, &ids))
-                .f32s(0);
+            x = runner.run(&step.launch(Element::F32, &x, &output, &ids)).f32s(0);
         }
         assert_near(&format!("{sampler:?}"), &x, &want, 1e-6, 1e-6);
     }
@@ -295,19 +288,18 @@ fn whole_chains_of_samples_are_the_cpus() {
         eta: None,
         is_learned: false,
     };
-    let [wide, narrow] = Element::ALL.map(|kind| emulator.run(&step.launch(kind, &x, &output, &ids)).f32s(0));
+    let [wide, narrow] = Element::ALL.map(|kind| runner.run(&step.launch(kind, &x, &output, &ids)).f32s(0));
     assert_eq!(wide, narrow);
 }
 
-#[test]
-fn guidance_moves_the_first_channels_only() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn guidance_moves_the_first_channels_only() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let (batch, width, count) = (3, 20, 7);
     for kind in Element::ALL {
         let output = kind.rounded(&wave(2 * batch * width, 0.5));
-        let found = emulator
+        let found = runner
             .run(&guided(kind, &output, batch, count, 4.0))
             .values(kind, 0);
         let mut want = output.clone();
@@ -319,9 +311,8 @@ fn guidance_moves_the_first_channels_only() {
     }
 }
 
-#[test]
-fn the_loss_is_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn the_loss_is_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let schedule = Schedule::linear(1000);
@@ -346,7 +337,7 @@ fn the_loss_is_the_cpus() {
             is_learned,
             weight: 0.125,
         };
-        let run = emulator.run(&loss.launch(kind, &x_start, &noise, &output));
+        let run = runner.run(&loss.launch(kind, &x_start, &noise, &output));
         let losses = run.get::<f64>(6);
         let mut want = vec![0.0; output.len()];
         for (b, &t) in timesteps.iter().enumerate() {

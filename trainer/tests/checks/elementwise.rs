@@ -8,8 +8,10 @@ use trainer::ops::bias_gelu::{Gelu, bias_backward, bias_gelu, gelu_backward};
 use trainer::ops::gate::{gate, gate_backward};
 use trainer::ops::residual::{gated_residual, gated_residual_backward, residual};
 
+use crate::device::Runner;
+
 use super::Case;
-use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
+use super::runner::{Bytes, Launch, Numbers as _};
 use super::values::{assert_near, extreme, largest, wave};
 
 const GELUS: [Gelu; 2] = [Gelu::Tanh, Gelu::Erf];
@@ -175,14 +177,13 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Sums partial sums on the emulated device, starting from `start`.
-fn summed(emulator: &mut Emulator, partial: &[f32], start: &[f32]) -> Vec<f32> {
+fn summed(runner: &mut Runner, partial: &[f32], start: &[f32]) -> Vec<f32> {
     let launch = sums(partial, start, 1, start.len(), start.len(), 0);
-    emulator.run(&launch).f32s(1)
+    runner.run(&launch).f32s(1)
 }
 
-#[test]
-fn bias_and_gelu_are_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn bias_and_gelu_are_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (kind, (rows, cols)) in Element::ALL
@@ -196,7 +197,7 @@ fn bias_and_gelu_are_the_cpus() {
             bf16::scope(kind == Element::Bf16, || {
                 bias_gelu(gelu, &mut pre, &bias, &mut out);
             });
-            let run = emulator.run(&bias_gelu_launch(kind, [rows, cols], gelu, &x, &bias));
+            let run = runner.run(&bias_gelu_launch(kind, [rows, cols], gelu, &x, &bias));
             assert_near(&what, &run.values(kind, 0), &pre, kind.epsilon(), 0.0);
             assert_near(&what, &run.values(kind, 2), &out, 2e-6 + kind.epsilon(), 1e-6);
 
@@ -205,17 +206,16 @@ fn bias_and_gelu_are_the_cpus() {
             gelu_backward(gelu, &pre, &mut d);
             let mut d_bias = vec![0.5; cols];
             bias_backward(&d, &mut d_bias);
-            let run = emulator.run(&gelu_backward_launch(kind, [rows, cols], gelu, &pre, &up));
+            let run = runner.run(&gelu_backward_launch(kind, [rows, cols], gelu, &pre, &up));
             assert_near(&what, &run.values(kind, 1), &d, 2e-6 + kind.epsilon(), 1e-5);
-            let sums = summed(&mut emulator, &run.f32s(2), &vec![0.5; cols]);
+            let sums = summed(&mut runner, &run.f32s(2), &vec![0.5; cols]);
             assert_near(&what, &sums, &d_bias, 1e-5, 1e-4);
         }
     }
 }
 
-#[test]
-fn the_gate_is_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn the_gate_is_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (kind, (rows, cols)) in Element::ALL
@@ -233,28 +233,27 @@ fn the_gate_is_the_cpus() {
             bf16::scope(kind == Element::Bf16, || {
                 gate(gelu, &mut a, &bias_x, &mut b, &bias_y, &mut out);
             });
-            let run = emulator.run(&gate_launch(kind, [rows, cols], gelu, &x, &y, [&bias_x, &bias_y]));
+            let run = runner.run(&gate_launch(kind, [rows, cols], gelu, &x, &y, [&bias_x, &bias_y]));
             for (index, want) in [(0, &a), (2, &b), (4, &out)] {
                 assert_near(&what, &run.values(kind, index), want, 4e-6 + kind.epsilon(), 1e-6);
             }
             let up = kind.rounded(&wave(x.len(), 1.9));
             let launch = gate_backward_launch(kind, [rows, cols], gelu, &a, &b, &up);
             gate_backward(gelu, &mut a, &mut b, &up);
-            let run = emulator.run(&launch);
+            let run = runner.run(&launch);
             for (index, want) in [(0, &a), (1, &b)] {
                 assert_near(&what, &run.values(kind, index), want, 4e-6 + kind.epsilon(), 1e-5);
                 let mut d_bias = vec![0.0; cols];
                 bias_backward(want, &mut d_bias);
-                let sums = summed(&mut emulator, &run.f32s(3 + index), &vec![0.0; cols]);
+                let sums = summed(&mut runner, &run.f32s(3 + index), &vec![0.0; cols]);
                 assert_near(&what, &sums, &d_bias, 1e-5, 1e-6 * largest(want) * rows as f64);
             }
         }
     }
 }
 
-#[test]
-fn the_residual_is_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn the_residual_is_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (kind, (batch, rows, dim)) in Element::ALL
@@ -270,7 +269,7 @@ fn the_residual_is_the_cpus() {
         let mut out = vec![0.0; input.len()];
         residual(&input, &bias, &mut out);
         assert_eq!(
-            emulator.run(&residual_launch(shape, &input, &bias)).f32s(2),
+            runner.run(&residual_launch(shape, &input, &bias)).f32s(2),
             out,
             "{what}"
         );
@@ -278,7 +277,7 @@ fn the_residual_is_the_cpus() {
         let mut branch = kind.rounded(&wave(input.len(), 1.4));
         let launch = gated_launch(kind, shape, &input, &modulation, &bias, &branch);
         gated_residual(&input, &modulation, &bias, &mut branch, batch, &mut out);
-        let run = emulator.run(&launch);
+        let run = runner.run(&launch);
         assert_near(&what, &run.values(kind, 3), &branch, kind.epsilon(), 0.0);
         assert_near(&what, &run.f32s(4), &out, 1e-6, 1e-6);
 
@@ -293,17 +292,17 @@ fn the_residual_is_the_cpus() {
             &mut d_branch,
             &mut d_modulation,
         );
-        let run = emulator.run(&gated_backward_launch(kind, shape, &d_out, &modulation, &branch));
+        let run = runner.run(&gated_backward_launch(kind, shape, &d_out, &modulation, &branch));
         assert_near(&what, &run.values(kind, 3), &d_branch, kind.epsilon(), 0.0);
         // Only the gate's third is added to: the launcher gives the pointer to it.
         let launch = sums(&run.f32s(4), &start[2 * dim..], batch, dim, dim, 3 * dim);
-        let sums = emulator.run(&launch).f32s(1);
+        let sums = runner.run(&launch).f32s(1);
         assert_near(&what, &sums, &d_modulation[2 * dim..], 1e-5, 1e-5);
         let mut d_bias = vec![0.0; dim];
         bias_backward(&d_branch, &mut d_bias);
         assert_near(
             &what,
-            &summed(&mut emulator, &run.f32s(5), &vec![0.0; dim]),
+            &summed(&mut runner, &run.f32s(5), &vec![0.0; dim]),
             &d_bias,
             1e-5,
             1e-5,
@@ -311,9 +310,8 @@ fn the_residual_is_the_cpus() {
     }
 }
 
-#[test]
-fn sums_of_columns_are_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn sums_of_columns_are_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (kind, (rows, cols)) in Element::ALL
@@ -323,13 +321,13 @@ fn sums_of_columns_are_the_cpus() {
         let d = kind.rounded(&wave(rows * cols, 0.5));
         let mut d_bias = vec![1.5; cols];
         bias_backward(&d, &mut d_bias);
-        let partial = emulator
+        let partial = runner
             .run(&column_partials_launch(kind, [rows, cols], &d))
             .f32s(1);
-        let sums = summed(&mut emulator, &partial, &vec![1.5; cols]);
+        let sums = summed(&mut runner, &partial, &vec![1.5; cols]);
         assert_near("column sums", &sums, &d_bias, 1e-5, 1e-5);
         if kind == Element::F32 {
-            let run = emulator.run(&rounded_column_partials_launch([rows, cols], &d));
+            let run = runner.run(&rounded_column_partials_launch([rows, cols], &d));
             assert_eq!(run.f32s(2), partial);
             assert_eq!(run.values(Element::Bf16, 1), Element::Bf16.rounded(&d));
         }

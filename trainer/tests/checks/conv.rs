@@ -5,8 +5,10 @@ use trainer::gpu::kernels::long_conv;
 use trainer::ops::long_conv::LongConv;
 use trainer::roofline::work::Conv;
 
+use crate::device::Runner;
+
 use super::Case;
-use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
+use super::runner::{Bytes, Launch, Numbers as _};
 use super::values::{assert_near, largest, wave};
 
 #[derive(Clone, Copy, Debug)]
@@ -238,9 +240,8 @@ impl Inputs {
     }
 }
 
-#[test]
-fn the_convolution_is_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn the_convolution_is_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     // Lengths that are no power of two, channels that fill no block or no pack, parts that do not divide the batch.
@@ -264,12 +265,12 @@ fn the_convolution_is_the_cpus() {
                 parts,
             };
             let inputs = Inputs::new(&shape, kind);
-            let spectra = emulator.run(&shape.spectra(&inputs.k, &inputs.skip)).f32s(3);
-            let y = emulator
+            let spectra = runner.run(&shape.spectra(&inputs.k, &inputs.skip)).f32s(3);
+            let y = runner
                 .run(&shape.forward(kind, &inputs.u, &spectra))
                 .values(kind, 3);
-            let run = emulator.run(&shape.backward(kind, &inputs.u, &inputs.dy, &spectra));
-            let gradients = emulator.run(&shape.gradients(&run.f32s(5), &vec![0.5; 2 * dim]));
+            let run = runner.run(&shape.backward(kind, &inputs.u, &inputs.dy, &spectra));
+            let gradients = runner.run(&shape.gradients(&run.f32s(5), &vec![0.5; 2 * dim]));
             let found = Found {
                 y,
                 du: run.values(kind, 4),
@@ -281,9 +282,8 @@ fn the_convolution_is_the_cpus() {
     }
 }
 
-#[test]
-fn the_convolution_of_long_sequences_is_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn the_convolution_of_long_sequences_is_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (kind, length, dim, directions) in [(Element::F32, 16_384, 2, 2), (Element::Bf16, 9_000, 3, 1)] {
@@ -296,29 +296,27 @@ fn the_convolution_of_long_sequences_is_the_cpus() {
             parts: 1,
         };
         let inputs = Inputs::new(&shape, kind);
-        let quarters = emulator
+        let quarters = runner
             .run(&shape.split(Element::F32, &inputs.k, 2 * dim, 1))
             .f32s(2);
-        let spectra = emulator
-            .run(&shape.inner_spectra(&quarters, &inputs.skip))
-            .f32s(3);
-        let u = emulator.run(&shape.split(kind, &inputs.u, 1, dim)).f32s(2);
-        let y = emulator.run(&shape.inner_forward(&u, &spectra)).f32s(3);
-        let y = emulator
+        let spectra = runner.run(&shape.inner_spectra(&quarters, &inputs.skip)).f32s(3);
+        let u = runner.run(&shape.split(kind, &inputs.u, 1, dim)).f32s(2);
+        let y = runner.run(&shape.inner_forward(&u, &spectra)).f32s(3);
+        let y = runner
             .run(&shape.merge(kind, &y, 1, directions * dim))
             .values(kind, 2);
-        let dy = emulator
+        let dy = runner
             .run(&shape.split(kind, &inputs.dy, 1, directions * dim))
             .f32s(2);
-        let run = emulator.run(&shape.inner_backward(&u, &dy, &spectra));
-        let du = emulator
+        let run = runner.run(&shape.inner_backward(&u, &dy, &spectra));
+        let du = runner
             .run(&shape.merge(kind, &run.f32s(4), 1, dim))
             .values(kind, 2);
-        let quarters = emulator.run(&shape.inner_gradients(&run.f32s(5))).f32s(2);
-        let dk = emulator
+        let quarters = runner.run(&shape.inner_gradients(&run.f32s(5))).f32s(2);
+        let dk = runner
             .run(&shape.merge(Element::F32, &quarters, 2 * dim, 1))
             .f32s(2);
-        let d_skip = emulator.run(&shape.add_skip(&dk, &vec![0.5; 2 * dim])).f32s(1);
+        let d_skip = runner.run(&shape.add_skip(&dk, &vec![0.5; 2 * dim])).f32s(1);
         Found { y, du, dk, d_skip }.assert_near(&shape, kind, &inputs.twin(&shape));
     }
 }

@@ -10,8 +10,8 @@ use trainer::model::{Bidirectional, Modulation, PositionEmbedding};
 use trainer::ops::bias_gelu::Gelu;
 use trainer::ops::ssm_kernel::Discretization;
 
-use super::device::EmulatedDevice;
 use super::values::wave;
+use crate::device::open;
 
 const SCALING: f32 = 0.8;
 
@@ -71,13 +71,13 @@ const BF16: Limits = Limits {
 
 /// Trains both for some steps on the same batches.
 fn compare(name: &str, config: &Config, steps: u64, limits: &Limits) {
-    let Some(device) = EmulatedDevice::start() else {
+    let Some(device) = open() else {
         return;
     };
     let mut host = Learner::new(config).unwrap();
     let model = DeviceModel::new(config, 1).unwrap();
     let images = config.optim.global_batch_size;
-    let mut learner = DeviceLearner::new(model, Box::new(device), images, host.buffers()).unwrap();
+    let mut learner = DeviceLearner::new(model, device, images, host.buffers()).unwrap();
     for step in 1..=steps {
         let batch = batch(config, step);
         let report = host.step(step, &batch, SCALING).unwrap();
@@ -133,21 +133,18 @@ fn with(change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
-#[test]
-fn ten_steps_are_those_of_the_processor() {
+pub(super) fn ten_steps_are_those_of_the_processor() {
     let config = with(|config| config.optim.max_grad_norm = 0.5);
     compare("f32", &config, 10, &F32);
 }
 
-#[test]
-fn ten_steps_in_bf16_stay_near_the_processors_f32() {
+pub(super) fn ten_steps_in_bf16_stay_near_the_processors_f32() {
     let mut bf16 = config();
     bf16.run.precision = Precision::Bf16;
     compare("bf16", &bf16, 10, &BF16);
 }
 
-#[test]
-fn every_option_of_the_model_is_the_processors() {
+pub(super) fn every_option_of_the_model_is_the_processors() {
     let gated = with(|config| {
         config.model.modulation = Modulation::Gate;
         config.model.gelu = Gelu::Erf;
@@ -172,8 +169,7 @@ fn every_option_of_the_model_is_the_processors() {
     compare("patches, positions", &patches, 2, &F32);
 }
 
-#[test]
-fn micro_batches_and_recomputation_change_nothing() {
+pub(super) fn micro_batches_and_recomputation_change_nothing() {
     let parts = with(|config| {
         config.optim.global_batch_size = 5;
         config.optim.micro_batch_size = 2;
@@ -183,15 +179,14 @@ fn micro_batches_and_recomputation_change_nothing() {
     compare("micro-batches, recomputation", &parts, 2, &F32);
 }
 
-#[test]
-fn a_step_without_a_finite_loss_changes_nothing() {
+pub(super) fn a_step_without_a_finite_loss_changes_nothing() {
     let config = config();
-    let Some(device) = EmulatedDevice::start() else {
+    let Some(device) = open() else {
         return;
     };
     let host = Learner::new(&config).unwrap();
     let model = DeviceModel::new(&config, 1).unwrap();
-    let mut learner = DeviceLearner::new(model, Box::new(device), 4, host.buffers()).unwrap();
+    let mut learner = DeviceLearner::new(model, device, 4, host.buffers()).unwrap();
     let mut batch = batch(&config, 1);
     batch.latents[5] = f32::INFINITY;
     let of_device = DeviceBatch {

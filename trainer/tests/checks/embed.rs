@@ -6,8 +6,10 @@ use trainer::gpu::kernels::embed::{
 };
 use trainer::model::timestep_features as features;
 
+use crate::device::Runner;
+
 use super::Case;
-use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
+use super::runner::{Bytes, Launch, Numbers as _};
 use super::values::{assert_near, extreme, wave};
 
 fn broadcast(shape: [usize; 3], bias: &[f32], positions: &[f32]) -> Launch {
@@ -78,16 +80,13 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.into_iter().map(Case::from).collect()
 }
 
-#[test]
-fn rows_begin_with_bias_and_position() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn rows_begin_with_bias_and_position() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let (bias, positions) = (wave(7, 0.4), wave(3 * 7, 1.9));
     for period in [0, 3] {
-        let found = emulator
-            .run(&broadcast([9, period, 7], &bias, &positions))
-            .f32s(2);
+        let found = runner.run(&broadcast([9, period, 7], &bias, &positions)).f32s(2);
         for (i, found) in found.iter().enumerate() {
             let position = if period > 0 {
                 positions[i / 7 % period * 7 + i % 7]
@@ -99,9 +98,8 @@ fn rows_begin_with_bias_and_position() {
     }
 }
 
-#[test]
-fn timesteps_become_the_cpus_features() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn timesteps_become_the_cpus_features() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let map: Vec<f32> = (0..50).map(|k| 20.0 * k as f32).collect();
@@ -109,7 +107,7 @@ fn timesteps_become_the_cpus_features() {
     let t: Vec<f32> = timesteps.iter().map(|&k| map[k as usize]).collect();
     for kind in Element::ALL {
         for width in [256, 6] {
-            let run = emulator.run(&features_launch(kind, &timesteps, &map, width));
+            let run = runner.run(&features_launch(kind, &timesteps, &map, width));
             // Angles of up to 980 in f64, on both sides.
             assert_near(
                 "features",
@@ -129,9 +127,8 @@ fn silu_of(x: f32) -> (f64, f64) {
     (x * s, s * (1.0 + x * (1.0 - s)))
 }
 
-#[test]
-fn silu_adds_bias_and_label() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn silu_adds_bias_and_label() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let (rows, cols) = (5, 37);
@@ -140,7 +137,7 @@ fn silu_adds_bias_and_label() {
     for kind in Element::ALL {
         for with_table in [false, true] {
             let of = with_table.then_some((&table[..], &labels[..]));
-            let run = emulator.run(&silu_launch(kind, [rows, cols], &x, &bias, of));
+            let run = runner.run(&silu_launch(kind, [rows, cols], &x, &bias, of));
             let index = |i: usize| labels[i / cols] as usize * cols + i % cols;
             let pre: Vec<f32> = (0..x.len())
                 .map(|i| {
@@ -159,7 +156,7 @@ fn silu_adds_bias_and_label() {
     }
     let (d, direct) = (wave(x.len(), 2.2), wave(x.len(), 4.4));
     for direct in [None, Some(&direct[..])] {
-        let run = emulator.run(&silu_backward_launch(&x, &d, direct));
+        let run = runner.run(&silu_backward_launch(&x, &d, direct));
         let want: Vec<f32> = (0..x.len())
             .map(|i| f64::from(d[i]) * silu_of(x[i]).1 + direct.map_or(0.0, |direct| f64::from(direct[i])))
             .map(|v| v as f32)
@@ -168,14 +165,13 @@ fn silu_adds_bias_and_label() {
     }
 }
 
-#[test]
-fn label_rows_are_summed_image_after_image() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn label_rows_are_summed_image_after_image() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     let (batch, cols, labels) = (40, 19, (0..40).map(|b| b * b % 3).collect::<Vec<i32>>());
     let (d, mut table) = (wave(batch * cols, 0.6), wave(3 * cols, 0.2));
-    let found = emulator
+    let found = runner
         .run(&label_rows([batch, cols], &d, &labels, &table))
         .f32s(2);
     for (row, &label) in d.chunks_exact(cols).zip(&labels) {
@@ -186,9 +182,8 @@ fn label_rows_are_summed_image_after_image() {
     assert_eq!(found, table);
 }
 
-#[test]
-fn patches_lie_as_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn patches_lie_as_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (channels, side, patch) in [(3, 8, 2), (4, 6, 1), (2, 9, 3)] {
@@ -217,10 +212,10 @@ fn patches_lie_as_the_cpus() {
                 }
             }
             for kind in Element::ALL {
-                let found = emulator.run(&tokens(kind, patches, batch, &x)).values(kind, 1);
+                let found = runner.run(&tokens(kind, patches, batch, &x)).values(kind, 1);
                 assert_eq!(found, kind.rounded(&want));
             }
-            assert_eq!(emulator.run(&images(patches, batch, &want)).f32s(1), x);
+            assert_eq!(runner.run(&images(patches, batch, &want)).f32s(1), x);
         }
     }
 }

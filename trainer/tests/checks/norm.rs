@@ -4,9 +4,11 @@ use trainer::gpu::Element;
 use trainer::gpu::kernels::norm::{self, Norm};
 use trainer::ops::norm_modulate::{norm_modulate, norm_modulate_backward};
 
+use crate::device::Runner;
+
 use super::Case;
 use super::elementwise::sums as sums_of;
-use super::emulator::{Bytes, Emulator, Launch, Numbers as _};
+use super::runner::{Bytes, Launch, Numbers as _};
 use super::values::{assert_near, extreme, largest, wave};
 
 const EPS: f32 = 1e-6;
@@ -58,9 +60,8 @@ pub(crate) fn cases() -> Vec<Case> {
     launches.map(Case::from).collect()
 }
 
-#[test]
-fn the_modulated_norm_is_the_cpus() {
-    let Some(mut emulator) = Emulator::start() else {
+pub(super) fn the_modulated_norm_is_the_cpus() {
+    let Some(mut runner) = Runner::start() else {
         return;
     };
     for (kind, with_scale) in [(Element::F32, true), (Element::F32, false), (Element::Bf16, true)] {
@@ -82,7 +83,7 @@ fn the_modulated_norm_is_the_cpus() {
             let modulation = wave(batch * 2 * dim, 1.4);
             let (mut h, mut stats) = (vec![0.0; x.len()], vec![(0.0, 0.0); batch * rows]);
             norm_modulate(&x, &modulation, batch, with_scale, EPS, &mut h, &mut stats);
-            let run = emulator.run(&forward(kind, shape, &x, &modulation));
+            let run = runner.run(&forward(kind, shape, &x, &modulation));
             // In the first row a unit of the last place of a mean is some thousandths of the spread.
             let (first, rest) = (5e-3, 1e-4);
             let found = run.values(kind, 2);
@@ -105,7 +106,7 @@ fn the_modulated_norm_is_the_cpus() {
                 &mut want,
                 &mut d_modulation,
             );
-            let run = emulator.run(&launch);
+            let run = runner.run(&launch);
             assert_near(&what, &run.f32s(4)[..dim], &want[..dim], 1e-5, first);
             assert_near(&what, &run.f32s(4)[dim..], &want[dim..], 1e-5, 1e-5);
             let cols = if with_scale { 2 * dim } else { dim };
@@ -117,7 +118,7 @@ fn the_modulated_norm_is_the_cpus() {
                 cols,
                 2 * dim,
             );
-            let sums = emulator.run(&launch).f32s(1);
+            let sums = runner.run(&launch).f32s(1);
             assert_near(&what, &sums, &d_modulation, 1e-5, 3e-6 * largest(&d_modulation));
         }
     }

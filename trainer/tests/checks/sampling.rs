@@ -6,9 +6,9 @@ use trainer::gpu::DeviceSampler;
 use trainer::model::DiffuSsm;
 use trainer::sampler::{Batch, Guidance, GuidanceMode, SampleConfig, Sampler, sample};
 
-use super::device::EmulatedDevice;
 use super::training::config;
 use super::values::{assert_near, largest};
+use crate::device::open;
 
 /// Weights with which the output depends on everything: the last layer of a new model is zero.
 fn weights(config: &Config) -> Vec<f32> {
@@ -20,16 +20,13 @@ fn weights(config: &Config) -> Vec<f32> {
         .collect()
 }
 
-#[test]
-fn samples_are_those_of_the_processor() {
+pub(super) fn samples_are_those_of_the_processor() {
     let config = config();
     let (model, weights) = (DiffuSsm::new(config.model.clone()).unwrap(), weights(&config));
-    let Some(device) = EmulatedDevice::start() else {
+    let Some(device) = open() else {
         return;
     };
-    let mut on_device = DeviceSampler::new(&config, Box::new(device), &weights)
-        .unwrap()
-        .unwrap();
+    let mut on_device = DeviceSampler::new(&config, device, &weights).unwrap().unwrap();
     let schedule = Schedule::linear(1000).respaced("4").unwrap();
     let plain = SampleConfig {
         seed: 7,
