@@ -98,7 +98,7 @@ mod tests {
     fn what_does_not_fit_is_told_with_what_does() {
         let mut config = Resolved::named("imagenet256-xl").unwrap().config;
         config.run.precision = Precision::Bf16;
-        config.optim.global_batch_size = 256;
+        (config.optim.global_batch_size, config.optim.micro_batch_size) = (256, 0);
         let gpu = 80_000_000_000;
         let refused = check(&config, 1, 256, gpu).unwrap().unwrap_err();
         assert!(

@@ -106,7 +106,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.into_iter().map(Case::from).collect()
 }
 
-pub(super) fn group_norm_is_the_cpus_even_far_from_zero() {
+pub(crate) fn group_norm_is_the_cpus_even_far_from_zero() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -159,7 +159,7 @@ pub(super) fn group_norm_is_the_cpus_even_far_from_zero() {
     }
 }
 
-pub(super) fn bytes_follow_dits_rule_and_return() {
+pub(crate) fn bytes_follow_dits_rule_and_return() {
     let Some(mut runner) = Runner::start() else {
         return;
     };

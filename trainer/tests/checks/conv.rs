@@ -240,7 +240,7 @@ impl Inputs {
     }
 }
 
-pub(super) fn the_convolution_is_the_cpus() {
+pub(crate) fn the_convolution_is_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -282,7 +282,7 @@ pub(super) fn the_convolution_is_the_cpus() {
     }
 }
 
-pub(super) fn the_convolution_of_long_sequences_is_the_cpus() {
+pub(crate) fn the_convolution_of_long_sequences_is_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };

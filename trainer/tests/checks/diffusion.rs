@@ -157,7 +157,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.into_iter().map(Case::from).collect()
 }
 
-pub(super) fn training_starts_from_the_cpus_numbers() {
+pub(crate) fn training_starts_from_the_cpus_numbers() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -195,7 +195,7 @@ pub(super) fn training_starts_from_the_cpus_numbers() {
     }
 }
 
-pub(super) fn noise_and_posterior_samples_are_the_cpus() {
+pub(crate) fn noise_and_posterior_samples_are_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -223,7 +223,7 @@ pub(super) fn noise_and_posterior_samples_are_the_cpus() {
     }
 }
 
-pub(super) fn whole_chains_of_samples_are_the_cpus() {
+pub(crate) fn whole_chains_of_samples_are_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -292,7 +292,7 @@ pub(super) fn whole_chains_of_samples_are_the_cpus() {
     assert_eq!(wide, narrow);
 }
 
-pub(super) fn guidance_moves_the_first_channels_only() {
+pub(crate) fn guidance_moves_the_first_channels_only() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -311,7 +311,7 @@ pub(super) fn guidance_moves_the_first_channels_only() {
     }
 }
 
-pub(super) fn the_loss_is_the_cpus() {
+pub(crate) fn the_loss_is_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };

@@ -182,7 +182,7 @@ fn summed(runner: &mut Runner, partial: &[f32], start: &[f32]) -> Vec<f32> {
     runner.run(&launch).f32s(1)
 }
 
-pub(super) fn bias_and_gelu_are_the_cpus() {
+pub(crate) fn bias_and_gelu_are_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -214,7 +214,7 @@ pub(super) fn bias_and_gelu_are_the_cpus() {
     }
 }
 
-pub(super) fn the_gate_is_the_cpus() {
+pub(crate) fn the_gate_is_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -252,7 +252,7 @@ pub(super) fn the_gate_is_the_cpus() {
     }
 }
 
-pub(super) fn the_residual_is_the_cpus() {
+pub(crate) fn the_residual_is_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -310,7 +310,7 @@ pub(super) fn the_residual_is_the_cpus() {
     }
 }
 
-pub(super) fn sums_of_columns_are_the_cpus() {
+pub(crate) fn sums_of_columns_are_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };

@@ -80,7 +80,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.into_iter().map(Case::from).collect()
 }
 
-pub(super) fn rows_begin_with_bias_and_position() {
+pub(crate) fn rows_begin_with_bias_and_position() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -98,7 +98,7 @@ pub(super) fn rows_begin_with_bias_and_position() {
     }
 }
 
-pub(super) fn timesteps_become_the_cpus_features() {
+pub(crate) fn timesteps_become_the_cpus_features() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -127,7 +127,7 @@ fn silu_of(x: f32) -> (f64, f64) {
     (x * s, s * (1.0 + x * (1.0 - s)))
 }
 
-pub(super) fn silu_adds_bias_and_label() {
+pub(crate) fn silu_adds_bias_and_label() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -165,7 +165,7 @@ pub(super) fn silu_adds_bias_and_label() {
     }
 }
 
-pub(super) fn label_rows_are_summed_image_after_image() {
+pub(crate) fn label_rows_are_summed_image_after_image() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -182,7 +182,7 @@ pub(super) fn label_rows_are_summed_image_after_image() {
     assert_eq!(found, table);
 }
 
-pub(super) fn patches_lie_as_the_cpus() {
+pub(crate) fn patches_lie_as_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };

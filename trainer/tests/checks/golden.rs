@@ -132,7 +132,7 @@ fn check(name: &str, bytes: &[u8]) {
     );
 }
 
-pub(super) fn golden_models_are_reproduced() {
+pub(crate) fn golden_models_are_reproduced() {
     for (name, bytes) in FILES {
         check(name, bytes);
     }

@@ -60,7 +60,7 @@ pub(crate) fn cases() -> Vec<Case> {
     launches.map(Case::from).collect()
 }
 
-pub(super) fn the_modulated_norm_is_the_cpus() {
+pub(crate) fn the_modulated_norm_is_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };

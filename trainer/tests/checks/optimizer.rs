@@ -94,7 +94,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-pub(super) fn three_steps_are_the_cpus() {
+pub(crate) fn three_steps_are_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };
@@ -152,7 +152,7 @@ pub(super) fn three_steps_are_the_cpus() {
     }
 }
 
-pub(super) fn the_norm_of_the_gradients_decides_the_scale() {
+pub(crate) fn the_norm_of_the_gradients_decides_the_scale() {
     let Some(mut runner) = Runner::start() else {
         return;
     };

@@ -76,22 +76,10 @@ impl Numbers for Element {
     }
 }
 
-/// What a launch did.
-#[derive(Default)]
+/// What a launch gave.
 pub(crate) struct Run {
     /// Every buffer after the launch.
     pub(crate) buffers: Vec<Vec<u8>>,
-    /// Bytes that instructions loaded and stored.
-    pub(crate) loaded: u64,
-    pub(crate) stored: u64,
-    /// Bytes that were loaded and stored at least once: what a cache without limits leaves.
-    pub(crate) loaded_once: u64,
-    pub(crate) stored_once: u64,
-    /// Sectors of 32 bytes that the instructions of warps moved.
-    pub(crate) load_sectors: u64,
-    pub(crate) store_sectors: u64,
-    /// The places of barriers and exchanges that were reached.
-    pub(crate) sites: Vec<String>,
 }
 
 impl Run {

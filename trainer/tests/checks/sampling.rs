@@ -20,7 +20,7 @@ fn weights(config: &Config) -> Vec<f32> {
         .collect()
 }
 
-pub(super) fn samples_are_those_of_the_processor() {
+pub(crate) fn samples_are_those_of_the_processor() {
     let config = config();
     let (model, weights) = (DiffuSsm::new(config.model.clone()).unwrap(), weights(&config));
     let Some(device) = open() else {

@@ -86,7 +86,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![bank.forward().into(), bank.backward(&dk, 0.0, true).into()]
 }
 
-pub(super) fn kernels_and_their_gradients_are_the_cpus() {
+pub(crate) fn kernels_and_their_gradients_are_the_cpus() {
     let Some(mut runner) = Runner::start() else {
         return;
     };

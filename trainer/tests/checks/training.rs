@@ -133,18 +133,18 @@ fn with(change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
-pub(super) fn ten_steps_are_those_of_the_processor() {
+pub(crate) fn ten_steps_are_those_of_the_processor() {
     let config = with(|config| config.optim.max_grad_norm = 0.5);
     compare("f32", &config, 10, &F32);
 }
 
-pub(super) fn ten_steps_in_bf16_stay_near_the_processors_f32() {
+pub(crate) fn ten_steps_in_bf16_stay_near_the_processors_f32() {
     let mut bf16 = config();
     bf16.run.precision = Precision::Bf16;
     compare("bf16", &bf16, 10, &BF16);
 }
 
-pub(super) fn every_option_of_the_model_is_the_processors() {
+pub(crate) fn every_option_of_the_model_is_the_processors() {
     let gated = with(|config| {
         config.model.modulation = Modulation::Gate;
         config.model.gelu = Gelu::Erf;
@@ -169,7 +169,7 @@ pub(super) fn every_option_of_the_model_is_the_processors() {
     compare("patches, positions", &patches, 2, &F32);
 }
 
-pub(super) fn micro_batches_and_recomputation_change_nothing() {
+pub(crate) fn micro_batches_and_recomputation_change_nothing() {
     let parts = with(|config| {
         config.optim.global_batch_size = 5;
         config.optim.micro_batch_size = 2;
@@ -179,7 +179,7 @@ pub(super) fn micro_batches_and_recomputation_change_nothing() {
     compare("micro-batches, recomputation", &parts, 2, &F32);
 }
 
-pub(super) fn a_step_without_a_finite_loss_changes_nothing() {
+pub(crate) fn a_step_without_a_finite_loss_changes_nothing() {
     let config = config();
     let Some(device) = open() else {
         return;

@@ -146,7 +146,7 @@ impl Device for EmulatedDevice {
                     let launch = launch.map(|slot| Bytes::new(slot.size, self.bytes(*slot)));
                     let run = self.emulator.send(&launch, false, "");
                     let run = run.unwrap_or_else(|error| panic!("{error}"));
-                    for (slot, bytes) in buffers.iter().zip(&run.buffers) {
+                    for (slot, bytes) in buffers.iter().zip(&run.run.buffers) {
                         self.bytes_mut(*slot).copy_from_slice(bytes);
                     }
                 }

@@ -150,6 +150,22 @@ fn build(compiler: &str) -> Result<PathBuf, String> {
     Ok(program)
 }
 
+/// What a launch gave, and what it did for it.
+pub(crate) struct Observed {
+    pub(crate) run: Run,
+    /// Bytes that instructions loaded and stored.
+    pub(crate) loaded: u64,
+    pub(crate) stored: u64,
+    /// Bytes that were loaded and stored at least once: what a cache without limits leaves.
+    pub(crate) loaded_once: u64,
+    pub(crate) stored_once: u64,
+    /// Sectors of 32 bytes that the instructions of warps moved.
+    pub(crate) load_sectors: u64,
+    pub(crate) store_sectors: u64,
+    /// The places of barriers and exchanges that were reached.
+    pub(crate) sites: Vec<String>,
+}
+
 /// A running emulator.
 pub(crate) struct Emulator {
     process: Child,
@@ -182,6 +198,11 @@ impl Emulator {
     /// # Panics
     /// With what the emulation finds wrong.
     pub(crate) fn run(&mut self, launch: &Launch) -> Run {
+        self.observe(launch).run
+    }
+
+    /// [`Emulator::run`], with what was counted.
+    pub(crate) fn observe(&mut self, launch: &Launch) -> Observed {
         let forward = self
             .send(launch, false, "")
             .unwrap_or_else(|error| panic!("{error}"));
@@ -189,7 +210,7 @@ impl Emulator {
             .send(launch, true, "")
             .unwrap_or_else(|error| panic!("{error}"));
         assert!(
-            forward.buffers == reverse.buffers,
+            forward.run.buffers == reverse.run.buffers,
             "{}: the order of threads shows in the result",
             launch.name
         );
@@ -197,7 +218,12 @@ impl Emulator {
     }
 
     /// Runs a launch with the barriers of the place `disabled` switched off.
-    pub(crate) fn send(&mut self, launch: &Launch, reverse: bool, disabled: &str) -> Result<Run, String> {
+    pub(crate) fn send(
+        &mut self,
+        launch: &Launch,
+        reverse: bool,
+        disabled: &str,
+    ) -> Result<Observed, String> {
         let input = &mut self.input;
         let put_text = |input: &mut BufWriter<ChildStdin>, text: &str| {
             input.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
@@ -236,21 +262,28 @@ impl Emulator {
         if self.bytes(1)[0] == 0 {
             return Err(self.text());
         }
-        let mut run = Run::default();
+        let [mut loaded, mut stored, mut loaded_once, mut stored_once] = [0; 4];
+        let mut buffers = Vec::new();
         for size in sizes {
-            let [loaded, stored, loaded_once, stored_once] = std::array::from_fn(|_| self.number());
-            run.loaded += loaded;
-            run.stored += stored;
-            run.loaded_once += loaded_once;
-            run.stored_once += stored_once;
-            run.buffers.push(self.bytes(size));
+            loaded += self.number();
+            stored += self.number();
+            loaded_once += self.number();
+            stored_once += self.number();
+            buffers.push(self.bytes(size));
         }
-        run.load_sectors = self.number();
-        run.store_sectors = self.number();
+        let (load_sectors, store_sectors) = (self.number(), self.number());
         let _barriers = self.number();
         let count = u32::from_le_bytes(self.bytes(4).try_into().unwrap());
-        run.sites = (0..count).map(|_| self.text()).collect();
-        Ok(run)
+        Ok(Observed {
+            run: Run { buffers },
+            loaded,
+            stored,
+            loaded_once,
+            stored_once,
+            load_sectors,
+            store_sectors,
+            sites: (0..count).map(|_| self.text()).collect(),
+        })
     }
 
     fn bytes(&mut self, count: usize) -> Vec<u8> {

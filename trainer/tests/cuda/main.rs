@@ -17,6 +17,20 @@ use std::collections::BTreeSet;
 use self::checks::{all_cases, elementwise};
 use self::emulator::{Emulator, entries, files};
 
+/// A test for each check.
+macro_rules! as_tests {
+    ($($module:ident { $($name:ident)+ })+) => {
+        $($(
+            #[test]
+            fn $name() {
+                checks::$module::$name();
+            }
+        )+)+
+    };
+}
+
+checks::for_each_check!(as_tests);
+
 #[test]
 fn every_kernel_moves_what_the_analysis_says() {
     let Some(mut emulator) = Emulator::start() else {
@@ -24,7 +38,7 @@ fn every_kernel_moves_what_the_analysis_says() {
     };
     let (mut seen, mut off) = (BTreeSet::new(), Vec::new());
     for case in all_cases() {
-        let (name, run) = (&case.launch.name, emulator.run(&case.launch));
+        let (name, run) = (&case.launch.name, emulator.observe(&case.launch));
         let (bytes, sectors) = (
             run.loaded + run.stored,
             32 * (run.load_sectors + run.store_sectors),
@@ -71,7 +85,7 @@ fn every_barrier_is_needed() {
     };
     let (mut reached, mut noticed, mut missed) = (BTreeSet::new(), 0, Vec::new());
     for case in all_cases() {
-        let run = emulator.run(&case.launch);
+        let run = emulator.observe(&case.launch);
         for site in run.sites.iter().filter(|site| barriers().contains(*site)) {
             reached.insert(site.clone());
             let is_noticed =
@@ -79,7 +93,7 @@ fn every_barrier_is_needed() {
                     .into_iter()
                     .any(|reverse| match emulator.send(&case.launch, reverse, site) {
                         Err(_) => true,
-                        Ok(other) => other.buffers != run.buffers,
+                        Ok(other) => other.run.buffers != run.run.buffers,
                     });
             noticed += usize::from(is_noticed);
             if !is_noticed {

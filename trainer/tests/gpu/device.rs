@@ -86,7 +86,6 @@ impl Runner {
         });
         Run {
             buffers: buffers.collect(),
-            ..Run::default()
         }
     }
 }

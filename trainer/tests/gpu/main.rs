@@ -4,7 +4,6 @@
 //! the driver and the CUDA libraries, so that it can be carried to another machine. `DIFFUSSM_GPU=1` chooses the GPU.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a program of tests"
@@ -18,6 +17,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
+
+/// The list of names and checks.
+macro_rules! as_list {
+    ($($module:ident { $($name:ident)+ })+) => {
+        const CHECKS: &[(&str, fn())] = &[$($(
+            (concat!(stringify!($module), "::", stringify!($name)), checks::$module::$name),
+        )+)+];
+    };
+}
+
+checks::for_each_check!(as_list);
 
 /// What the last check that failed said, and where.
 static MESSAGE: Mutex<String> = Mutex::new(String::new());
@@ -42,7 +52,7 @@ fn main() -> ExitCode {
     for case in kernels(&parts) {
         count(case, &mut passed, &mut failed);
     }
-    for (name, check) in checks::ALL {
+    for (name, check) in CHECKS {
         if parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str())) {
             count(row(name, check), &mut passed, &mut failed);
         }

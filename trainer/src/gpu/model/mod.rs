@@ -9,6 +9,8 @@ mod ends;
 mod places;
 mod ssm;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use places::{Inputs, Outputs, schedule_tables};
 
