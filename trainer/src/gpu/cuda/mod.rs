@@ -4,6 +4,7 @@
 //! the stream's order, or, where processes sum their gradients, ordered by events of [`Peers`].
 
 mod capture;
+mod epilogue;
 mod kernels;
 mod memory;
 #[cfg(feature = "nccl")]
@@ -24,6 +25,7 @@ use super::device::{Device, DeviceError, Ticket};
 use super::program::{Command, Program, Slot, Space};
 use crate::config::Precision;
 use capture::Graphs;
+use epilogue::{Epilogues, Fused};
 use kernels::Kernels;
 use memory::Memory;
 use products::Products;
@@ -71,6 +73,7 @@ pub struct CudaDevice {
     stream: Arc<CudaStream>,
     kernels: Kernels,
     products: Products,
+    epilogues: Epilogues,
     memory: Memory,
     graphs: Option<Graphs>,
     #[cfg(feature = "nccl")]
@@ -93,6 +96,7 @@ impl CudaDevice {
         Ok(Self {
             kernels: Kernels::load(&context)?,
             products: Products::new(&stream, settings.arithmetic)?,
+            epilogues: Epilogues::new(&stream)?,
             memory: Memory::new(&stream)?,
             graphs: settings.graphs.then(Graphs::default),
             #[cfg(feature = "nccl")]
@@ -135,10 +139,18 @@ impl CudaDevice {
     }
 
     fn execute_all(&mut self, program: &Program) -> Result<(), DeviceError> {
-        program
-            .commands
-            .iter()
-            .try_for_each(|command| self.execute(command))
+        let mut commands = program.commands.iter().peekable();
+        while let Some(command) = commands.next() {
+            if let Command::Product(product) = command
+                && let Some(fused) = Fused::of(product, commands.peek().copied())
+                && self.epilogues.run(&fused, &self.memory)?
+            {
+                commands.next();
+            } else {
+                self.execute(command)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether other processes take part, whose sums no graph holds.
