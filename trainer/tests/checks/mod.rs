@@ -93,6 +93,7 @@ macro_rules! for_each_check {
                 every_option_of_the_model_is_the_processors
                 micro_batches_and_recomputation_change_nothing
                 a_step_without_a_finite_loss_changes_nothing
+                a_run_is_told_of_its_steps_late_and_completely
             }
             sampling {
                 samples_are_those_of_the_processor

@@ -1,9 +1,12 @@
 //! Training steps on the emulated device, beside those of the processor.
 
+use std::time::Duration;
+
 use shards::loader::{Batch, Position};
 use trainer::checkpoint::Buffers;
 use trainer::config::{Config, Precision, Recompute};
-use trainer::fit::Learner;
+use trainer::distributed::Single;
+use trainer::fit::{Engine, Learner};
 use trainer::gpu::model::DeviceModel;
 use trainer::gpu::{DeviceBatch, DeviceLearner};
 use trainer::model::{Bidirectional, Modulation, PositionEmbedding};
@@ -202,4 +205,46 @@ pub(crate) fn a_step_without_a_finite_loss_changes_nothing() {
     let mut buffers = Buffers::default();
     learner.read(&mut buffers).unwrap();
     assert!(buffers.params == host.buffers().params && buffers.ema == host.buffers().ema);
+}
+
+/// A run's loop: a step is told while the next one is under way, all of them when asked for, and what a checkpoint holds is
+/// what the device has.
+pub(crate) fn a_run_is_told_of_its_steps_late_and_completely() {
+    let config = config();
+    let Some(device) = open() else {
+        return;
+    };
+    let mut host = Learner::new(&config).unwrap();
+    let learner = Learner::new(&config).unwrap();
+    let mut engine = Engine::on_device(learner, &config, device, &Single).unwrap();
+    let (mut told, mut reports) = (Vec::new(), Vec::new());
+    for step in 1..=4 {
+        let mut batch = batch(&config, step);
+        reports.push(host.step(step, &batch, SCALING).unwrap());
+        let wait = Duration::from_millis(step);
+        engine
+            .start(step, &mut batch, wait, SCALING, &mut Single)
+            .unwrap();
+        assert!(batch.latents.is_empty(), "the device has taken them");
+        while let Some(done) = engine.told(step == 3).unwrap() {
+            told.push(done);
+        }
+        // The third step is asked for, the others come one late.
+        assert_eq!(told.len() as u64, if step == 3 { 3 } else { step - 1 });
+    }
+    told.extend(engine.told(true).unwrap());
+    assert!(engine.told(true).unwrap().is_none());
+    for (told, (step, report)) in told.iter().zip((1..).zip(&reports)) {
+        assert_eq!((told.step, told.wait), (step, Duration::from_millis(step)));
+        assert_eq!(told.ids, batch(&config, step).ids);
+        assert_eq!(told.report.lr, report.lr);
+        let off = (told.report.loss.mse - report.loss.mse).abs() / report.loss.mse;
+        assert!(off < F32.loss, "step {step}: off by {off:.1e}");
+    }
+    let before = engine.ema().to_vec();
+    engine.settle().unwrap();
+    assert_ne!(engine.ema(), before, "only now");
+    assert!(distance(engine.buffers().params, host.buffers().params) < 1e-5);
+    let kinds = engine.profile(4, SCALING).unwrap().unwrap();
+    assert!(kinds.iter().all(|kind| kind.count > 0), "{kinds:?}");
 }

@@ -190,3 +190,25 @@ fn several_processes_are_refused_without_mpi() {
         );
     }
 }
+
+#[test]
+fn a_device_that_cannot_be_is_told_with_what_to_do() {
+    let told = |args: &[&str]| {
+        let (code, _, err) = trainer(args);
+        assert_eq!(code, 2, "{args:?}: {err}");
+        err
+    };
+    let several = told(&["bench", "--config", "demo", "--device", "cuda:0,1"]);
+    assert!(several.contains("torchrun"), "{several}");
+    assert!(told(&["bench", "--config", "demo", "--device", "gpu"]).contains("cuda:1"));
+    // No machine has so many.
+    let none = told(&["bench", "--config", "demo", "--device", "cuda:9999"]);
+    assert!(
+        none.contains("--features cuda") || none.contains("GPU 9999"),
+        "{none}"
+    );
+    let args = ["sample", "--out", "x.png", "--precision", "bf16"];
+    assert!(told(&args).contains("--device cuda"));
+    let args = ["bench", "--config", "demo", "--set", "run.precision=tf32"];
+    assert!(told(&args).contains("--device cuda"));
+}

@@ -76,7 +76,17 @@ struct Shape {
     inner: usize,
     strides: [usize; 3],
     transposed: [bool; 2],
+    /// Bytes that the addresses of the factors and of the result are multiples of: weights lie where the flat buffer has them.
+    alignments: [u32; 3],
 }
+
+/// The largest power of two, up to what an allocation has, that an address is a multiple of.
+fn alignment(address: u64) -> u32 {
+    1 << address.trailing_zeros().min(8)
+}
+
+/// Bytes that a bias must be aligned to.
+const BIAS_ALIGNMENT: u64 = 16;
 
 /// The library, and its plan for every shape; `None` where it has no kernel.
 pub(super) struct Epilogues {
@@ -142,12 +152,23 @@ impl Epilogues {
     /// Starts a product with its bias and GELU; `false` where the library has no kernel for it, and nothing was done.
     pub(super) fn run(&mut self, fused: &Fused<'_>, memory: &Memory) -> Result<bool, DeviceError> {
         let product = fused.product;
+        let address = |slot: Slot| memory.address(slot);
+        let (bias, pre) = (address(fused.bias)?, address(product.out.slot)?);
+        let (a, b, out) = (
+            address(product.a.slot)?,
+            address(product.b.slot)?,
+            address(fused.out)?,
+        );
+        if !bias.is_multiple_of(BIAS_ALIGNMENT) {
+            return Ok(false);
+        }
         let shape = Shape {
             rows: product.rows,
             cols: product.cols,
             inner: product.inner,
             strides: [product.a.stride, product.b.stride, product.out.stride],
             transposed: [product.a.is_transposed, product.b.is_transposed],
+            alignments: [a, b, out].map(alignment),
         };
         let handle = self.handle.0;
         let plan = self
@@ -157,13 +178,7 @@ impl Epilogues {
         let Some(plan) = plan else {
             return Ok(false);
         };
-        let address = |slot: Slot| memory.address(slot);
-        let (bias, pre) = (address(fused.bias)?, address(product.out.slot)?);
-        let (a, b, out) = (
-            address(product.a.slot)? as *const c_void,
-            address(product.b.slot)? as *const c_void,
-            address(fused.out)? as *mut c_void,
-        );
+        let (a, b, out) = (a as *const c_void, b as *const c_void, out as *mut c_void);
         let (alpha, beta) = (1f32, 0f32);
         let described = &plan.described;
         let [of_b, of_a, of_out] = described.layouts;
@@ -210,6 +225,7 @@ impl Plan {
     /// Asks the library for its kernel. It has columns where we have rows: it computes `out^T = b^T a^T`.
     fn new(handle: sys::cublasLtHandle_t, shape: &Shape) -> Result<Self, CublasError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
+        use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
 
         let kind = sys::cudaDataType::CUDA_R_16BF;
         let layout = |rows: usize, cols: usize, stride: usize| {
@@ -238,15 +254,35 @@ impl Plan {
         let stride = shape.strides[2] as i64;
         described.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &stride)?;
         let preference = result::create_matmul_pref()?;
-        // SAFETY: the preference and all descriptions are alive; the attribute is a size.
+        let [of_a, of_b, of_out] = shape.alignments;
+        // SAFETY: the preference and all descriptions are alive; the library copies what it is given, of the types that it asks
+        // for.
         let found = unsafe {
-            let bytes = WORKSPACE;
-            let limited = result::set_matmul_pref_attribute(
-                preference,
-                sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                (&raw const bytes).cast(),
-                size_of_val(&bytes),
-            );
+            let set = |attribute: Preference, value: *const c_void, bytes: usize| {
+                result::set_matmul_pref_attribute(preference, attribute, value, bytes)
+            };
+            let (room, size) = (WORKSPACE, size_of::<u32>());
+            let limited = set(
+                Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                (&raw const room).cast(),
+                size_of_val(&room),
+            )
+            .and_then(|()| {
+                let attribute = Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
+                set(attribute, (&raw const of_b).cast(), size)
+            })
+            .and_then(|()| {
+                let attribute = Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES;
+                set(attribute, (&raw const of_a).cast(), size)
+            })
+            .and_then(|()| {
+                let attribute = Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES;
+                set(attribute, (&raw const of_out).cast(), size)
+            })
+            .and_then(|()| {
+                let attribute = Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES;
+                set(attribute, (&raw const of_out).cast(), size)
+            });
             let [b, a, out] = described.layouts;
             let found = limited.and_then(|()| {
                 result::get_matmul_algo_heuristic(handle, described.desc, b, a, out, out, preference)
