@@ -69,15 +69,16 @@ pub struct Settings {
 
 /// A GPU.
 pub struct CudaDevice {
-    context: Arc<CudaContext>,
-    stream: Arc<CudaStream>,
+    // Dropped in this order: what may still be at work on the memory goes before it.
+    #[cfg(feature = "nccl")]
+    peers: Option<Peers>,
+    graphs: Option<Graphs>,
+    memory: Memory,
     kernels: Kernels,
     products: Products,
     epilogues: Epilogues,
-    memory: Memory,
-    graphs: Option<Graphs>,
-    #[cfg(feature = "nccl")]
-    peers: Option<Peers>,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
 }
 
 impl CudaDevice {
