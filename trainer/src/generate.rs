@@ -34,6 +34,9 @@ pub enum Error {
     /// A GPU has failed.
     #[error(transparent)]
     Device(#[from] gpu::DeviceError),
+    /// A GPU cannot be used.
+    #[error(transparent)]
+    Place(#[from] gpu::place::Error),
     /// A number of steps that cannot be.
     #[error(transparent)]
     Diffusion(#[from] diffusion::Error),

@@ -258,7 +258,7 @@ pub fn fit_among(
         if due.samples
             && let Some(folder) = &folder
         {
-            preview.write(folder, &state, engine.ema(), listener)?;
+            preview.write(folder, &state, engine.ema(), plan.place, reducer, listener)?;
         }
         if let (Some(frechet), Some(folder), true) = (&frechet, &folder, due.frechet) {
             frechet.measure(folder, &state, engine.ema(), stop, listener)?;

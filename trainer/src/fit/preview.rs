@@ -4,7 +4,10 @@ use preprocess::vae::AutoencoderKl;
 
 use super::{Error, Event, RunFolder};
 use crate::checkpoint::State;
-use crate::generate::{Generator, SamplePlan};
+use crate::distributed::HostReducer;
+use crate::generate::{self, Generator, SamplePlan};
+use crate::gpu::Place;
+use crate::gpu::place::Use;
 use crate::sampler::{Guidance, Sampler};
 
 /// Grids of samples of the averaged weights, always of the same noise and classes.
@@ -21,24 +24,29 @@ impl Preview {
         folder: &RunFolder,
         state: &State,
         ema: &[f32],
+        place: Place,
+        reducer: &mut HostReducer,
         listener: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Error> {
         if self.is_impossible {
             return Ok(());
         }
-        let (config, ema) = (state.config.clone(), ema.to_vec());
-        let generator = Generator::new(config, state.dataset.clone(), state.step, ema)?;
-        if self.vae.is_none() {
-            match generator.autoencoder() {
-                Ok(vae) => self.vae = Some(vae),
-                Err(error) => {
-                    // Training does not need the autoencoder: it may well not be at hand on this machine.
-                    self.is_impossible = true;
-                    listener(Event::Note(&format!("no grids of samples: {error}")));
-                    return Ok(());
-                }
+        let generator = Generator::new(
+            state.config.clone(),
+            state.dataset.clone(),
+            state.step,
+            ema.to_vec(),
+        )?;
+        let generator = match self.prepare(generator, place, reducer) {
+            Ok(generator) => generator,
+            Err(error) => {
+                // Training needs neither the autoencoder, which may well not be at hand on this machine, nor room for a second
+                // model on the GPU.
+                self.is_impossible = true;
+                listener(Event::Note(&format!("no grids of samples: {error}")));
+                return Ok(());
             }
-        }
+        };
         let Some(vae) = &self.vae else { return Ok(()) };
         let run_config = &state.config.run;
         let plan = SamplePlan {
@@ -60,6 +68,25 @@ impl Preview {
         let path = folder.write_samples(state.step, &images, columns)?;
         listener(Event::Sampled(&path));
         Ok(())
+    }
+
+    /// The generator where the model is trained, and the autoencoder, once.
+    fn prepare(
+        &mut self,
+        generator: Generator,
+        place: Place,
+        reducer: &mut HostReducer,
+    ) -> Result<Generator, generate::Error> {
+        let precision = generator.config.run.precision;
+        let wish = Use {
+            precision,
+            ..Use::default()
+        };
+        let generator = generator.on(place.open(wish, reducer)?, precision)?;
+        if self.vae.is_none() {
+            self.vae = Some(generator.autoencoder_on(&place.candle_device(reducer)?)?);
+        }
+        Ok(generator)
     }
 }
 
