@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg as _};
 use cudarc::nvrtc::Ptx;
@@ -23,6 +24,8 @@ const UNASKED_SHARED: usize = 48 * 1024;
 /// All kernels by name.
 pub(super) struct Kernels {
     functions: HashMap<String, Kernel>,
+    /// Bytes of dynamic shared memory that a block may have at most.
+    most_shared: i32,
 }
 
 struct Kernel {
@@ -57,7 +60,13 @@ impl Kernels {
                 (name, Kernel { function, shared })
             }));
         }
-        Ok(Self { functions })
+        let most_shared = context
+            .attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+            .map_err(|error| failed("asking for the shared memory", &error))?;
+        Ok(Self {
+            functions,
+            most_shared,
+        })
     }
 
     /// Launches a kernel in the order of `stream`.
@@ -74,12 +83,20 @@ impl Kernels {
             });
         };
         if launch.shared > kernel.shared {
+            let shared = launch.shared as i32;
+            if shared > self.most_shared {
+                return Err(DeviceError {
+                    what: format!("the launch of {}", launch.name),
+                    reason: format!(
+                        "it needs {shared} bytes of shared memory, this GPU has {}: sequences of this length are for A100, H100 \
+                         and later ones of their kind",
+                        self.most_shared
+                    ),
+                });
+            }
             kernel
                 .function
-                .set_attribute(
-                    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                    launch.shared as i32,
-                )
+                .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
                 .map_err(|error| failed(format!("the shared memory of {}", launch.name), &error))?;
             kernel.shared = launch.shared;
         }

@@ -17,8 +17,10 @@ use crate::gpu::device::{DeviceError, Ticket};
 use crate::gpu::program::{Slot, Space};
 use crate::gpu::{InFlight, PinnedBuffers};
 
-/// Numbers of a piece of page-locked memory that larger writes go through: 8 MiB.
+/// Numbers of a piece of page-locked memory that writes go through: 8 MiB.
 const PIECE: usize = 1 << 21;
+/// Bytes that each write in a piece begins at a multiple of.
+const ALIGNMENT: usize = 256;
 
 /// Makes cudarc keep no events of its own for memory that is allocated from now on.
 pub(super) fn order_by_stream_alone(context: &Arc<CudaContext>) {
@@ -31,19 +33,24 @@ pub(super) fn order_by_stream_alone(context: &Arc<CudaContext>) {
 pub(super) struct Memory {
     stream: Arc<CudaStream>,
     spaces: HashMap<Space, CudaSlice<u8>>,
-    /// Two, in turns: one is filled while the other is being copied.
+    /// Two, in turns: one is filled while the other is being copied. A step's few bytes go behind those of the step before, which
+    /// may not have been copied yet: the host waits once in a piece, not once in a write.
     staging: [Piece; 2],
     turn: usize,
     pinned: PinnedBuffers,
     orders: HashMap<Ticket, Order>,
+    /// Memory of orders that were fetched: locking it again would take longer than the copy.
+    fetched: Vec<Order>,
     next_ticket: u64,
     /// The latents of the last step, whose memory goes back to the loader when they have arrived.
     latents: Option<InFlight<(), CudaEvent>>,
 }
 
-/// Page-locked memory, and when it may be filled again.
+/// Page-locked memory, and when all that was put into it has been copied.
 struct Piece {
     memory: Box<dyn LatentBuffer>,
+    /// Bytes in use.
+    used: usize,
     copied: CudaEvent,
 }
 
@@ -60,6 +67,7 @@ impl Memory {
         let piece = || {
             Ok(Piece {
                 memory: locked(&pinned, PIECE)?,
+                used: 0,
                 copied: event(stream)?,
             })
         };
@@ -70,6 +78,7 @@ impl Memory {
             turn: 0,
             pinned,
             orders: HashMap::new(),
+            fetched: Vec::new(),
             next_ticket: 0,
             latents: None,
         })
@@ -129,12 +138,19 @@ impl Memory {
         let failed = |error: DriverError| failed("a copy to the GPU", &error);
         let mut address = if bytes.is_empty() { 0 } else { self.address(to)? };
         for part in bytes.chunks(4 * PIECE) {
-            self.turn = 1 - self.turn;
+            if self.staging[self.turn].used + part.len() > 4 * PIECE {
+                self.turn = 1 - self.turn;
+                let piece = &mut self.staging[self.turn];
+                piece.copied.synchronize().map_err(failed)?;
+                piece.used = 0;
+            }
             let piece = &mut self.staging[self.turn];
-            piece.copied.synchronize().map_err(failed)?;
-            let memory = &mut bytemuck::cast_slice_mut::<f32, u8>(piece.memory.as_mut_slice())[..part.len()];
+            let range = piece.used..piece.used + part.len();
+            piece.used = range.end.next_multiple_of(ALIGNMENT);
+            let memory = &mut bytemuck::cast_slice_mut::<f32, u8>(piece.memory.as_mut_slice())[range];
             memory.copy_from_slice(part);
-            // SAFETY: as many bytes at that address belong to this device; the piece is not touched before its event.
+            // SAFETY: as many bytes at that address belong to this device; this part of the piece is not touched before its
+            // event.
             unsafe { result::memcpy_htod_async(address, memory, self.stream.cu_stream()) }.map_err(failed)?;
             piece.copied.record(&self.stream).map_err(failed)?;
             address += part.len() as u64;
@@ -175,11 +191,16 @@ impl Memory {
 
     pub(super) fn order(&mut self, from: Slot) -> Result<Ticket, DeviceError> {
         let address = self.address(from)?;
-        let mut order = Order {
-            memory: locked(&self.pinned, from.bytes.div_ceil(4))?,
-            bytes: from.bytes,
-            copied: event(&self.stream)?,
+        let fits = |order: &Order| 4 * order.memory.as_slice().len() >= from.bytes;
+        let mut order = match self.fetched.iter().position(fits) {
+            Some(index) => self.fetched.swap_remove(index),
+            None => Order {
+                memory: locked(&self.pinned, from.bytes.div_ceil(4))?,
+                bytes: 0,
+                copied: event(&self.stream)?,
+            },
         };
+        order.bytes = from.bytes;
         let memory = &mut bytemuck::cast_slice_mut::<f32, u8>(order.memory.as_mut_slice())[..from.bytes];
         // SAFETY: so many bytes at that address belong to this device; the memory is not looked at before the event.
         unsafe { result::memcpy_dtoh_async(memory, address, self.stream.cu_stream()) }
@@ -202,7 +223,9 @@ impl Memory {
             .copied
             .synchronize()
             .map_err(|error| failed("a copy from the GPU", &error))?;
-        Ok(bytemuck::cast_slice::<f32, u8>(order.memory.as_slice())[..order.bytes].to_vec())
+        let bytes = bytemuck::cast_slice::<f32, u8>(order.memory.as_slice())[..order.bytes].to_vec();
+        self.fetched.push(order);
+        Ok(bytes)
     }
 }
 
