@@ -33,7 +33,7 @@ pub fn summarise(
     mut seen: impl FnMut(u64, &[preprocess::image::RgbImage]),
 ) -> Result<Summary> {
     let mut extractor = Extractor::new(network, keep);
-    source.visit(BATCH, limit, |images| {
+    source.visit_ahead(BATCH, limit, |images| {
         extractor.push(&images)?;
         seen(extractor.count(), &images);
         Ok(())
@@ -134,7 +134,7 @@ fn from_statistics(
                 "holds no images (`arr_0`), which precision and recall need; leave them out with --metrics fid,sfid,is",
             ));
         }
-        source.visit(BATCH, keep.pool_rows, |images| {
+        source.visit_ahead(BATCH, keep.pool_rows, |images| {
             pool_rows.extend(network.features(&images)?.pool);
             seen((pool_rows.len() / POOL_FEATURES) as u64);
             Ok(())
