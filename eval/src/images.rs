@@ -1,6 +1,9 @@
 //! Image sets: a folder of pictures, an `.npz` of samples or a dataset of ours, streamed in batches.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use preprocess::image::RgbImage;
 use preprocess::image::decode::decode_rgb;
@@ -23,6 +26,9 @@ pub const NPZ_WARNING: &str = "warning";
 
 /// Array of an archive with the mean of the pool features: the sign of statistics.
 pub const NPZ_MEAN: &str = "mu";
+
+/// Batches of an archive that wait for the network at most.
+const AHEAD: usize = 2;
 
 /// Images of an archive that are in memory while some are picked.
 const PICKED_BATCH: usize = 16;
@@ -230,6 +236,36 @@ impl ImageSource {
             Self::Dataset(dataset) => dataset.visit(batch, limit, visit),
         }
     }
+
+    /// As [`Self::visit`]; an archive, which one thread unpacks, is read [`AHEAD`] batches ahead of `visit`.
+    ///
+    /// # Errors
+    /// If an image cannot be read, or `visit` fails.
+    pub fn visit_ahead(
+        &self,
+        batch: usize,
+        limit: usize,
+        mut visit: impl FnMut(Vec<RgbImage>) -> Result<()>,
+    ) -> Result<()> {
+        let Self::Npz(path) = self else {
+            // The other sources use all threads to decode.
+            return self.visit(batch, limit, visit);
+        };
+        thread::scope(|scope| {
+            let (send, receive) = sync_channel(AHEAD);
+            let reader = scope.spawn(move || {
+                NpzReader::open(path)?.visit_images(NPZ_IMAGES, batch, limit, |images| {
+                    // Nobody receives any more after an error of `visit`, which is the one to be told.
+                    send.send(images)
+                        .map_err(|_| Error::Input("the images are not wanted any more".to_owned()))
+                })
+            });
+            for images in receive {
+                visit(images)?;
+            }
+            reader.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
 }
 
 /// The files in an order that depends on nothing but their number.
@@ -268,61 +304,4 @@ fn read_picture(path: &Path) -> Result<RgbImage> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Writes pictures of 2 x 1 pixels and answers the values of the first bytes, as they come.
-    fn seen(pictures: &[(&str, u8)]) -> Vec<u8> {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, value) in pictures {
-            let path = folder.path().join(name);
-            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-            let picture = RgbImage {
-                width: 2,
-                height: 1,
-                data: vec![*value; 6],
-            };
-            fs_err::write(&path, crate::report::encode_png(&picture).unwrap()).unwrap();
-        }
-        fs_err::write(folder.path().join("notes.txt"), "x").unwrap();
-        let source = ImageSource::open(folder.path()).unwrap();
-        assert_eq!(source.count().unwrap(), pictures.len());
-        let mut seen = Vec::new();
-        source
-            .visit(2, pictures.len(), |images| {
-                seen.extend(images.iter().map(|image| image.data[0]));
-                Ok(())
-            })
-            .unwrap();
-        seen
-    }
-
-    #[test]
-    fn pictures_come_in_the_order_of_their_paths() {
-        assert_eq!(seen(&[("b.png", 2), ("a.PNG", 1), ("c.png", 3)]), [1, 2, 3]);
-    }
-
-    #[test]
-    fn pictures_of_class_folders_come_shuffled() {
-        let names: Vec<String> = (0..10).map(|i| format!("{}/{i}.png", i / 5)).collect();
-        let pictures: Vec<(&str, u8)> = names.iter().map(String::as_str).zip(0..).collect();
-        assert_eq!(seen(&pictures), [3, 8, 4, 6, 5, 0, 1, 9, 2, 7]);
-    }
-
-    #[test]
-    fn lossy_files_are_warned_of() {
-        let warning = |names: &[&str]| {
-            let source = ImageSource::Folder(names.iter().map(PathBuf::from).collect());
-            source.compression_warning()
-        };
-        assert_eq!(warning(&["a.png", "b.PNG"]), None);
-        assert!(warning(&["a.png", "b.JPG"]).unwrap().contains("(1 of 2)"));
-    }
-
-    #[test]
-    fn nothing_to_see_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(ImageSource::open(folder.path()).is_err());
-        assert!(ImageSource::open(&folder.path().join("missing")).is_err());
-    }
-}
+mod tests;

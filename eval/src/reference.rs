@@ -33,7 +33,7 @@ pub fn summarise(
     mut seen: impl FnMut(u64, &[preprocess::image::RgbImage]),
 ) -> Result<Summary> {
     let mut extractor = Extractor::new(network, keep);
-    source.visit(BATCH, limit, |images| {
+    source.visit_ahead(BATCH, limit, |images| {
         extractor.push(&images)?;
         seen(extractor.count(), &images);
         Ok(())
@@ -103,7 +103,7 @@ fn from_statistics(
 ) -> Result<Summary> {
     if reader.has(NETWORK) {
         let made_with = reader.read_text(NETWORK)?;
-        if made_with != network_id {
+        if weights_of(&made_with) != weights_of(network_id) {
             return Err(Error::format(
                 path,
                 format!(
@@ -134,7 +134,7 @@ fn from_statistics(
                 "holds no images (`arr_0`), which precision and recall need; leave them out with --metrics fid,sfid,is",
             ));
         }
-        source.visit(BATCH, keep.pool_rows, |images| {
+        source.visit_ahead(BATCH, keep.pool_rows, |images| {
             pool_rows.extend(network.features(&images)?.pool);
             seen((pool_rows.len() / POOL_FEATURES) as u64);
             Ok(())
@@ -148,6 +148,40 @@ fn from_statistics(
         pool_rows,
         inception_score: None,
     })
+}
+
+/// The part of a network's name that tells its weights (see [`LoadedInception::features_id`]).
+///
+/// [`LoadedInception::features_id`]: crate::inception::weights::LoadedInception::features_id
+fn weights_of(network_id: &str) -> &str {
+    network_id.split('+').next().unwrap_or_default()
+}
+
+/// What a reader of the numbers must know if the statistics of `source` come from the weights of the network `network_id` in
+/// another arithmetic: such features differ by rounding.
+///
+/// # Errors
+/// If the archive cannot be read.
+pub fn arithmetic_warning(source: &ImageSource, network_id: &str) -> Result<Option<String>> {
+    let ImageSource::Npz(path) = source else {
+        return Ok(None);
+    };
+    let mut reader = NpzReader::open(path)?;
+    if !reader.has(NPZ_MEAN) || !reader.has(NETWORK) {
+        return Ok(None);
+    }
+    let made_with = reader.read_text(NETWORK)?;
+    let arithmetic = |id: &str| match id.split_once('+') {
+        Some((_, arithmetic)) => arithmetic.to_owned(),
+        None => "cpu".to_owned(),
+    };
+    let (theirs, ours) = (arithmetic(&made_with), arithmetic(network_id));
+    Ok((theirs != ours).then(|| {
+        format!(
+            "the reference's statistics were computed in the arithmetic {theirs}, the samples' in {ours}: the scores differ by \
+             rounding from those of one arithmetic"
+        )
+    }))
 }
 
 /// Mean and covariance by their names.
@@ -226,4 +260,28 @@ pub(crate) fn write_statistics(writer: &mut NpzWriter, summary: &Summary, networ
         statistics("mu_s", "sigma_s", spatial)?;
     }
     Ok(writer.text(NETWORK, network_id)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_in_another_arithmetic_are_told_and_those_of_other_weights_are_of_another_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reference.npz");
+        let mut writer = NpzWriter::create(&path).unwrap();
+        writer.array_f64(NPZ_MEAN, &[1], std::iter::once(0.5)).unwrap();
+        writer.text(NETWORK, "random:1+cuda-f32").unwrap();
+        writer.finish().unwrap();
+        let source = ImageSource::open(&path).unwrap();
+        assert_eq!(arithmetic_warning(&source, "random:1+cuda-f32").unwrap(), None);
+        let warning = arithmetic_warning(&source, "random:1").unwrap().unwrap();
+        assert!(
+            warning.contains("cuda-f32") && warning.contains("cpu"),
+            "{warning}"
+        );
+        assert_eq!(weights_of("random:1+cuda-f32"), weights_of("random:1"));
+        assert_ne!(weights_of("random:1+cuda-f32"), weights_of("random:2"));
+    }
 }

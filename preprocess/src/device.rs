@@ -1,4 +1,4 @@
-//! Where the autoencoder runs: `cpu`, `cuda`, `cuda:0,1`.
+//! Where convolutional networks run: `cpu`, `cuda`, `cuda:0,1`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -84,6 +84,17 @@ impl Devices {
         }
     }
 
+    /// The one of process `number` of a group: each takes the next, round the list.
+    ///
+    /// # Errors
+    /// As [`Devices::open`].
+    pub fn of_process(&self, number: usize) -> Result<Device, Error> {
+        match self {
+            Self::Cuda(ordinals) if !ordinals.is_empty() => self.open_one(ordinals[number % ordinals.len()]),
+            _ => self.first(),
+        }
+    }
+
     /// All of them, ready to work.
     ///
     /// # Errors
@@ -142,11 +153,14 @@ mod tests {
     fn a_gpu_that_is_not_there_is_told_with_what_to_do() {
         // No machine has so many.
         let error = Devices::Cuda(vec![9999]).open().unwrap_err().to_string();
+        let of_process = Devices::Cuda(vec![0, 9999]).of_process(3).unwrap_err();
         let expected = if candle_core::utils::cuda_is_available() {
             "nvidia-smi"
         } else {
             "--features cuda"
         };
         assert!(error.contains("cuda:9999") && error.contains(expected), "{error}");
+        assert!(of_process.to_string().contains("9999"), "{of_process}");
+        assert!(Devices::Cpu.of_process(3).unwrap().is_cpu());
     }
 }

@@ -70,7 +70,7 @@ impl Against {
             Some(seen) => seen,
             None => {
                 let mut progress = Progress::new(printer, "reference", "images", 0, None);
-                let (network, id) = (&inception.network, &inception.id);
+                let (network, id) = (&inception.network, &inception.features_id());
                 let summary = reference::load(&self.source, network, id, keep, |done| {
                     progress.set(printer, done, "");
                 })?;

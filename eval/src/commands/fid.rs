@@ -82,7 +82,7 @@ fn evaluate(
             Samples::Model(GeneratedImages::new(&model, plan, count, batch))
         }
     };
-    let inception = args.scoring.inception.load()?;
+    let inception = args.scoring.load(group.rank())?;
     let reports = args.out.is_some();
     let Some(scored) = score(
         &source,

@@ -50,6 +50,9 @@ struct Found {
     vae: String,
     samples: u64,
     inception: String,
+    /// What the features come from, where it is not the processor's arithmetic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arithmetic: Option<&'static str>,
     comparable: bool,
     rows: Vec<Row>,
     warnings: Vec<String>,
@@ -76,7 +79,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let images = DatasetImages::open(dir)?;
     let autoencoder = images.autoencoder()?;
-    let inception = args.inception.load()?;
+    let inception = args.load(0)?;
     let found = reconstruct(&images, &autoencoder, &inception, args.samples(), printer)?;
     let table = table(&found);
     printer.say(&table);
@@ -165,6 +168,7 @@ fn reconstruct(
         vae: manifest.vae.id.clone(),
         samples,
         inception: inception.id.clone(),
+        arithmetic: inception.network.arithmetic(),
         comparable: inception.comparable,
         rows: found,
         warnings,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use preprocess::console::Printer;
 use preprocess::console::progress::Progress;
+use preprocess::device::Devices;
 
 use crate::features::Keep;
 use crate::images::ImageSource;
@@ -21,6 +22,9 @@ pub struct Args {
     /// Weights of the Inception network.
     #[arg(long, default_value = "auto", value_name = "auto|FILE|random:SEED")]
     inception: WeightSource,
+    /// Where the network runs.
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda[:N]")]
+    device: Devices,
     /// How the images were made, recorded in the file [default: the dataset's transform, or "as given"].
     #[arg(long)]
     transform: Option<String>,
@@ -36,7 +40,7 @@ pub struct Args {
 pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
     let source = ImageSource::open(&args.source)?;
     let total = source.count()?;
-    let inception = args.inception.load()?;
+    let inception = args.inception.load_on(&args.device.first()?)?;
     let keep = Keep {
         pool_rows: 0,
         spatial: !args.no_spatial,
@@ -51,7 +55,7 @@ pub fn run(args: &Args, printer: &mut Printer) -> anyhow::Result<()> {
         Some(transform) => transform.clone(),
         None => source.transform()?,
     };
-    reference::save(&args.out, &summary, &source, &inception.id, &transform)?;
+    reference::save(&args.out, &summary, &source, &inception.features_id(), &transform)?;
     let mark = if inception.comparable {
         ""
     } else {

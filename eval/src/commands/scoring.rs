@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use preprocess::console::progress::Progress;
 use preprocess::console::{Printer, count};
+use preprocess::device::Devices;
 use preprocess::image::RgbImage;
 use trainer::distributed::HostReducer;
 
@@ -42,7 +43,10 @@ pub(super) struct ScoringArgs {
     /// Weights of the Inception network: `auto` downloads the published file once, a .pth or safetensors file, or
     /// `random:SEED` (numbers that compare with nothing else).
     #[arg(long, default_value = "auto", value_name = "auto|FILE|random:SEED")]
-    pub(super) inception: WeightSource,
+    inception: WeightSource,
+    /// Where the Inception network runs; of several GPUs each process takes one.
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda[:N[,N..]]")]
+    device: Devices,
     /// What to compute.
     #[arg(long, value_delimiter = ',', default_value = "fid,sfid,is,precision,recall")]
     metrics: Vec<Metric>,
@@ -61,6 +65,11 @@ impl ScoringArgs {
         } else {
             Distances::Single
         }
+    }
+
+    /// The Inception network, on the device of process `rank`.
+    pub(super) fn load(&self, rank: usize) -> anyhow::Result<LoadedInception> {
+        Ok(self.inception.load_on(&self.device.of_process(rank)?)?)
     }
 
     /// The largest number of samples.
@@ -156,6 +165,7 @@ pub(super) fn score(
         images,
         reference: compared.path.display().to_string(),
         inception: inception.id.clone(),
+        arithmetic: inception.network.arithmetic().map(str::to_owned),
         image_size: samples.size.map_or([0, 0], |(height, width)| [height, width]),
         inception_score: samples.inception_score,
         evaluator: EVALUATOR.to_owned(),
@@ -204,6 +214,10 @@ pub(super) fn score(
     scores
         .warnings
         .extend(transform::warning(ours.as_deref(), theirs.as_deref()));
+    scores.warnings.extend(reference::arithmetic_warning(
+        compared.source,
+        &inception.features_id(),
+    )?);
     if let Some(warning) = compared.source.warning()? {
         scores.warnings.push(format!("reference images {warning}"));
     }
@@ -260,7 +274,7 @@ fn draw(
     if is_first {
         printer.note(format_args!("samples  kept in {}", samples.folder().display()));
     }
-    let (network, id) = (&inception.network, &inception.id);
+    let (network, id) = (&inception.network, &inception.features_id());
     let mut progress: Option<(&str, Progress)> = None;
     let seen = samples.summarise(network, id, keep, SHOWN, group, |stage| {
         if !is_first {

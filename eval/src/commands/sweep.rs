@@ -90,7 +90,7 @@ pub fn run(args: &Args, printer: &mut Printer) -> Result<()> {
 }
 
 fn points(args: &Args, printer: &mut Printer, group: &mut HostReducer) -> Result<Vec<Point>> {
-    let inception = args.scoring.inception.load()?;
+    let inception = args.scoring.load(group.rank())?;
     let paths = models(args)?;
     let all = paths.len() * args.cfg.len();
     let (mut points, mut reference) = (Vec::new(), None);

@@ -1,4 +1,7 @@
 //! The Inception network of 2015-12-05, whose features FID, sFID and IS are defined on.
+//!
+//! On the processor it is made of the layers of [`preprocess::nn`], on a GPU of candle's tensors: one definition of the
+//! network over a `Backend`.
 
 pub mod blocks;
 pub mod download;
@@ -6,17 +9,26 @@ pub mod pth_legacy;
 pub mod resize;
 pub mod weights;
 
+mod backend;
+mod host;
+mod network;
+mod tensors;
+
+use candle_core::{Device, Tensor};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 use preprocess::image::RgbImage;
-use preprocess::nn::{Conv2d, FeatureMap, Padding, Pool, Recycler};
+use preprocess::nn::{FeatureMap, GPU_ARITHMETIC, Recycler};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use blocks::{
-    Block, Branch, COLUMN3, COLUMN7, HALVE3, POINT, ROW3, ROW7, SAME3, SAME5, SidePool, TensorSource, VALID3,
-    conv_bn, conv_relu,
-};
+use blocks::TensorSource;
+use host::Host;
+use network::{Network, SPATIAL_CHANNELS, Seen};
+use resize::INPUT_SIZE;
+use tensors::Tensors;
+
+pub(crate) use host::spatial_mean;
 
 /// Width of the pool features (the 8 x 8 average before the classifier).
 pub const POOL_FEATURES: usize = 2048;
@@ -24,11 +36,6 @@ pub const POOL_FEATURES: usize = 2048;
 pub const SPATIAL_FEATURES: usize = 17 * 17 * SPATIAL_CHANNELS;
 /// Outputs of the classifier.
 pub const CLASSES: usize = 1008;
-
-/// Channels that sFID keeps of Mixed_6d's first branch.
-const SPATIAL_CHANNELS: usize = 7;
-/// Index of Mixed_6d in [`Inception::mixed`].
-const MIXED_6D: usize = 6;
 
 /// Features of a batch of `B` images, row-major.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -43,96 +50,93 @@ pub struct Features {
 
 /// The network with its weights.
 pub struct Inception {
-    stem: Vec<Conv2d>,
-    mixed: Vec<Block>,
+    form: Form,
     /// `[1008, 2048]`.
     classifier: Vec<f32>,
-    recycler: Recycler,
+}
+
+enum Form {
+    Host(Network<Host>, Recycler),
+    Tensors(Network<Tensors>, Device),
 }
 
 impl Inception {
-    /// Builds the network from the tensors that `source` gives.
+    /// Builds the network on the processor from the tensors that `source` gives.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn new(source: &mut TensorSource<'_>) -> Result<Self> {
-        let stem = vec![
-            conv_bn(source, "Conv2d_1a_3x3", 3, 32, HALVE3)?,
-            conv_bn(source, "Conv2d_2a_3x3", 32, 32, VALID3)?,
-            conv_bn(source, "Conv2d_2b_3x3", 32, 64, SAME3)?,
-            conv_bn(source, "Conv2d_3b_1x1", 64, 80, POINT)?,
-            conv_bn(source, "Conv2d_4a_3x3", 80, 192, VALID3)?,
-        ];
-        let mixed = vec![
-            block_a(source, "Mixed_5b", 192, 32)?,
-            block_a(source, "Mixed_5c", 256, 64)?,
-            block_a(source, "Mixed_5d", 288, 64)?,
-            block_b(source, "Mixed_6a", 288)?,
-            block_c(source, "Mixed_6b", 128)?,
-            block_c(source, "Mixed_6c", 160)?,
-            block_c(source, "Mixed_6d", 160)?,
-            block_c(source, "Mixed_6e", 192)?,
-            block_d(source, "Mixed_7a")?,
-            block_e(source, "Mixed_7b", 1280, SidePool::Average)?,
-            block_e(source, "Mixed_7c", 2048, SidePool::Maximum)?,
-        ];
+        Self::on(&Device::Cpu, source)
+    }
+
+    /// Builds the network on `device`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape, or the device has no room.
+    pub fn on(device: &Device, source: &mut TensorSource<'_>) -> Result<Self> {
+        if device.is_cpu() {
+            let network = Network::load(&Host, source)?;
+            Self::with_classifier(Form::Host(network, Recycler::default()), source)
+        } else {
+            Self::in_tensors(device, source)
+        }
+    }
+
+    /// Builds the form of candle's tensors, whichever the device.
+    fn in_tensors(device: &Device, source: &mut TensorSource<'_>) -> Result<Self> {
+        let device = device.clone();
+        let backend = Tensors { device };
+        let network = Network::load(&backend, source)?;
+        Self::with_classifier(Form::Tensors(network, backend.device), source)
+    }
+
+    fn with_classifier(form: Form, source: &mut TensorSource<'_>) -> Result<Self> {
         let classifier = source("fc.weight", &[CLASSES, POOL_FEATURES])?;
         // Part of the file, though no metric uses it.
         source("fc.bias", &[CLASSES])?;
-        Ok(Self {
-            stem,
-            mixed,
-            classifier,
-            recycler: Recycler::default(),
-        })
+        Ok(Self { form, classifier })
+    }
+
+    /// What features come from, where it is not this workspace's own arithmetic on the processor.
+    pub fn arithmetic(&self) -> Option<&'static str> {
+        match &self.form {
+            Form::Host(..) => None,
+            Form::Tensors(..) => Some(GPU_ARITHMETIC),
+        }
     }
 
     /// Features of `images`, of any size.
     ///
-    /// Each goes through the network alone, as many at a time as there are threads: what a layer leaves is then still in
-    /// cache when the next one reads it.
+    /// On the processor each goes through the network alone, as many at a time as there are threads: what a layer leaves is
+    /// then still in cache when the next one reads it. On a GPU all go together.
     ///
     /// # Errors
-    /// If an image has no pixels.
+    /// If an image has no pixels, or the device fails.
     pub fn features(&self, images: &[RgbImage]) -> Result<Features> {
-        let seen = images
-            .par_iter()
-            .map(|image| self.recycler.run(|| self.pooled(image)));
-        let seen = seen.collect::<Result<Vec<_>>>()?;
-        let pool: Vec<f32> = seen.iter().flat_map(|(pool, _)| pool).copied().collect();
-        Ok(Features {
-            spatial: seen.into_iter().flat_map(|(_, spatial)| spatial).collect(),
-            logits: self.logits(&pool),
-            pool,
-        })
-    }
-
-    /// `[2048]` and `[2023]` of one image.
-    fn pooled(&self, image: &RgbImage) -> Result<(Vec<f32>, Vec<f32>)> {
-        if image.width == 0 || image.height == 0 {
+        if images.is_empty() {
+            return Ok(Features::default());
+        }
+        if images.iter().any(|image| image.width == 0 || image.height == 0) {
             return Err(Error::Input("an image has no pixels".into()));
         }
-        let mut x = resize::network_input(image);
-        for (i, conv) in self.stem.iter().enumerate() {
-            // Maximum pools follow the third and the fifth convolution.
-            let next = self
-                .stem
-                .get(i + 1)
-                .filter(|_| i != 2)
-                .map_or(Padding::NONE, Conv2d::padding);
-            x = conv_relu(conv, &x, next)?;
-            if i == 2 || i == 4 {
-                x = Pool::Maximum.forward(&x, 2, 0);
+        let Seen { pool, spatial } = match &self.form {
+            Form::Host(network, recycler) => {
+                let seen = images
+                    .par_iter()
+                    .map(|image| recycler.run(|| network.forward(resize::network_input(image))));
+                let seen = seen.collect::<Result<Vec<_>>>()?;
+                Seen {
+                    pool: seen.iter().flat_map(|seen| &seen.pool).copied().collect(),
+                    spatial: seen.into_iter().flat_map(|seen| seen.spatial).collect(),
+                }
             }
-        }
-        let mut spatial = Vec::new();
-        for (i, block) in self.mixed.iter().enumerate() {
-            x = block.forward(&x)?;
-            if i == MIXED_6D {
-                spatial = first_channels(&x, SPATIAL_CHANNELS);
-            }
-        }
-        Ok((spatial_mean(&x), spatial))
+            Form::Tensors(network, device) => network.forward(batch(images, device)?)?,
+        };
+        Ok(Features {
+            logits: self.logits(&pool),
+            pool,
+            spatial,
+        })
     }
 
     /// `pool [B, 2048]` times the classifier, `[B, 1008]`.
@@ -158,170 +162,14 @@ impl Inception {
     }
 }
 
-/// Pixels in raster order, the first `count` channels of each.
-fn first_channels(map: &FeatureMap, count: usize) -> Vec<f32> {
-    let [batch, height, _, channels] = map.shape();
-    let mut values = Vec::with_capacity(batch * SPATIAL_FEATURES);
-    for n in 0..batch {
-        for y in 0..height {
-            for pixel in map.row(n, y).chunks_exact(channels) {
-                values.extend_from_slice(&pixel[..count]);
-            }
-        }
-    }
-    values
-}
-
-/// Mean over the pixels, `[B, channels]`.
-pub(crate) fn spatial_mean(map: &FeatureMap) -> Vec<f32> {
-    let [batch, height, width, channels] = map.shape();
-    let mut means = vec![0.0; batch * channels];
-    for (n, mean) in means.chunks_exact_mut(channels).enumerate() {
-        for y in 0..height {
-            for pixel in map.row(n, y).chunks_exact(channels) {
-                for (sum, value) in mean.iter_mut().zip(pixel) {
-                    *sum += value;
-                }
-            }
-        }
-        for sum in mean {
-            *sum /= (height * width) as f32;
-        }
-    }
-    means
-}
-
-/// 35 x 35 pixels; `pool` channels after the pool.
-fn block_a(s: &mut TensorSource<'_>, name: &str, inputs: usize, pool: usize) -> Result<Block> {
-    Ok(Block {
-        branches: vec![
-            Branch::new(s, name, inputs, &[("branch1x1", 64, POINT)])?,
-            Branch::new(
-                s,
-                name,
-                inputs,
-                &[("branch5x5_1", 48, POINT), ("branch5x5_2", 64, SAME5)],
-            )?,
-            Branch::new(
-                s,
-                name,
-                inputs,
-                &[
-                    ("branch3x3dbl_1", 64, POINT),
-                    ("branch3x3dbl_2", 96, SAME3),
-                    ("branch3x3dbl_3", 96, SAME3),
-                ],
-            )?,
-        ],
-        pool: SidePool::Average,
-        after_pool: Some(conv_bn(s, &format!("{name}.branch_pool"), inputs, pool, POINT)?),
-    })
-}
-
-/// From 35 x 35 to 17 x 17 pixels.
-fn block_b(s: &mut TensorSource<'_>, name: &str, inputs: usize) -> Result<Block> {
-    Ok(Block {
-        branches: vec![
-            Branch::new(s, name, inputs, &[("branch3x3", 384, HALVE3)])?,
-            Branch::new(
-                s,
-                name,
-                inputs,
-                &[
-                    ("branch3x3dbl_1", 64, POINT),
-                    ("branch3x3dbl_2", 96, SAME3),
-                    ("branch3x3dbl_3", 96, HALVE3),
-                ],
-            )?,
-        ],
-        pool: SidePool::HalvingMaximum,
-        after_pool: None,
-    })
-}
-
-/// 17 x 17 pixels, with `c7` channels inside the factorised 7 x 7 convolutions.
-fn block_c(s: &mut TensorSource<'_>, name: &str, c7: usize) -> Result<Block> {
-    Ok(Block {
-        branches: vec![
-            Branch::new(s, name, 768, &[("branch1x1", 192, POINT)])?,
-            Branch::new(
-                s,
-                name,
-                768,
-                &[
-                    ("branch7x7_1", c7, POINT),
-                    ("branch7x7_2", c7, ROW7),
-                    ("branch7x7_3", 192, COLUMN7),
-                ],
-            )?,
-            Branch::new(
-                s,
-                name,
-                768,
-                &[
-                    ("branch7x7dbl_1", c7, POINT),
-                    ("branch7x7dbl_2", c7, COLUMN7),
-                    ("branch7x7dbl_3", c7, ROW7),
-                    ("branch7x7dbl_4", c7, COLUMN7),
-                    ("branch7x7dbl_5", 192, ROW7),
-                ],
-            )?,
-        ],
-        pool: SidePool::Average,
-        after_pool: Some(conv_bn(s, &format!("{name}.branch_pool"), 768, 192, POINT)?),
-    })
-}
-
-/// From 17 x 17 to 8 x 8 pixels.
-fn block_d(s: &mut TensorSource<'_>, name: &str) -> Result<Block> {
-    Ok(Block {
-        branches: vec![
-            Branch::new(
-                s,
-                name,
-                768,
-                &[("branch3x3_1", 192, POINT), ("branch3x3_2", 320, HALVE3)],
-            )?,
-            Branch::new(
-                s,
-                name,
-                768,
-                &[
-                    ("branch7x7x3_1", 192, POINT),
-                    ("branch7x7x3_2", 192, ROW7),
-                    ("branch7x7x3_3", 192, COLUMN7),
-                    ("branch7x7x3_4", 192, HALVE3),
-                ],
-            )?,
-        ],
-        pool: SidePool::HalvingMaximum,
-        after_pool: None,
-    })
-}
-
-/// 8 x 8 pixels.
-fn block_e(s: &mut TensorSource<'_>, name: &str, inputs: usize, pool: SidePool) -> Result<Block> {
-    Ok(Block {
-        branches: vec![
-            Branch::new(s, name, inputs, &[("branch1x1", 320, POINT)])?,
-            Branch::with_split(
-                s,
-                name,
-                inputs,
-                &[("branch3x3_1", 384, POINT)],
-                [("branch3x3_2a", 384, ROW3), ("branch3x3_2b", 384, COLUMN3)],
-            )?,
-            Branch::with_split(
-                s,
-                name,
-                inputs,
-                &[("branch3x3dbl_1", 448, POINT), ("branch3x3dbl_2", 384, SAME3)],
-                [("branch3x3dbl_3a", 384, ROW3), ("branch3x3dbl_3b", 384, COLUMN3)],
-            )?,
-        ],
-        pool,
-        after_pool: Some(conv_bn(s, &format!("{name}.branch_pool"), inputs, 192, POINT)?),
-    })
+/// The network's input, `[B, 3, 299, 299]` on `device`: resized here, for the same input in either form.
+fn batch(images: &[RgbImage], device: &Device) -> Result<Tensor> {
+    let inputs = images.par_iter().map(resize::network_input);
+    let inputs: Vec<_> = inputs.collect();
+    let values: Vec<f32> = inputs.iter().flat_map(FeatureMap::data).copied().collect();
+    let shape = (images.len(), INPUT_SIZE, INPUT_SIZE, 3);
+    let pixels = Tensor::from_vec(values, shape, device)?;
+    Ok(pixels.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
 #[cfg(test)]
@@ -329,6 +177,10 @@ mod tests {
     use preprocess::nn::synthetic::synthetic_tensor;
 
     use super::*;
+
+    /// Of the largest value: the layers' sums are of up to 4,032 products in another order, on the host partly by Winograd's
+    /// filtering, whose roundings are 1e-6 of a layer's deviation; some forty layers follow each other.
+    const FORMS_TOLERANCE: f32 = 2e-5;
 
     /// The network's tensor names in bytewise order.
     fn names() -> Vec<String> {
@@ -352,12 +204,12 @@ mod tests {
         values.iter().copied().map(f64::from).sum::<f64>() / values.len() as f64
     }
 
-    #[test]
-    fn golden_features_with_hash_made_weights() {
+    /// Builds a network with the golden weights.
+    fn golden(build: impl Fn(&mut TensorSource<'_>) -> Result<Inception>) -> Inception {
         let names = names();
         assert_eq!(names.len(), 472);
         let mut floats = 0;
-        let network = Inception::new(&mut |name, shape| {
+        let network = build(&mut |name, shape| {
             let ordinal = names.binary_search(&name.to_owned()).unwrap() as u32;
             let values = synthetic_tensor(name, ordinal, shape, 24.0);
             floats += values.len();
@@ -365,11 +217,64 @@ mod tests {
         })
         .unwrap();
         assert_eq!(floats, 23_885_392);
+        network
+    }
 
+    /// Three images, of two sizes.
+    fn images() -> [RgbImage; 3] {
         let image = resize::tests::test_image(256, 256);
-        let features = network
-            .features(&[image.clone(), resize::tests::test_image(64, 48), image])
-            .unwrap();
+        [image.clone(), resize::tests::test_image(64, 48), image]
+    }
+
+    #[test]
+    fn golden_features_with_hash_made_weights() {
+        check(&golden(Inception::new));
+    }
+
+    #[test]
+    fn golden_features_in_tensors_which_are_those_of_the_host_but_for_rounding() {
+        let tensors = golden(|source| Inception::in_tensors(&Device::Cpu, source));
+        assert_eq!(tensors.arithmetic(), Some(GPU_ARITHMETIC));
+        check(&tensors);
+        let (ours, theirs) = (
+            golden(Inception::new).features(&images()).unwrap(),
+            tensors.features(&images()).unwrap(),
+        );
+        for (what, a, b) in [
+            ("pool", &ours.pool, &theirs.pool),
+            ("spatial", &ours.spatial, &theirs.spatial),
+            ("logits", &ours.logits, &theirs.logits),
+        ] {
+            assert_eq!(a.len(), b.len(), "{what}");
+            let scale = a.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+            let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= FORMS_TOLERANCE * scale, "{what}: {worst} of {scale}");
+        }
+    }
+
+    #[test]
+    fn an_image_without_pixels_is_refused_and_no_image_has_no_features() {
+        let network = golden(Inception::new);
+        let empty = RgbImage {
+            width: 0,
+            height: 3,
+            data: Vec::new(),
+        };
+        assert!(network.features(&[empty]).is_err());
+        assert_eq!(network.features(&[]).unwrap(), Features::default());
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn golden_features_on_a_gpu() {
+        check(&golden(|source| {
+            Inception::on(&Device::new_cuda(0).unwrap(), source)
+        }));
+    }
+
+    fn check(network: &Inception) {
+        let features = network.features(&images()).unwrap();
         let pool = &features.pool[2 * POOL_FEATURES..];
         assert_near(pool, &[0.154_627, 2.932_728, 0.643_626, 0.079_454]);
         assert_near(&pool[2046..], &[2.369_501, 2.701_112]);

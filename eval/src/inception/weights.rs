@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use candle_core::Device;
 use fs_err::File;
 use sha2::{Digest, Sha256};
 use shards::rng::{Philox, Stream};
@@ -59,28 +60,47 @@ pub struct LoadedInception {
     pub comparable: bool,
 }
 
-impl WeightSource {
-    /// Loads the network.
-    ///
-    /// # Errors
-    /// If the file cannot be fetched or read, or is not this network.
-    pub fn load(&self) -> Result<LoadedInception> {
-        match self {
-            Self::Random(seed) => Ok(LoadedInception {
-                network: random(*seed)?,
-                id: format!("random:{seed}"),
-                comparable: false,
-            }),
-            Self::File(path) => from_file(path),
-            Self::Auto => from_file(&download::published_file()?),
+impl LoadedInception {
+    /// What decides features to the last bit: the weights, and after a `+` the arithmetic where it is not that of the
+    /// processor. Features are kept under this name.
+    pub fn features_id(&self) -> String {
+        match self.network.arithmetic() {
+            None => self.id.clone(),
+            Some(arithmetic) => format!("{}+{}", self.id, arithmetic.replace(' ', "-")),
         }
     }
 }
 
-fn from_file(path: &Path) -> Result<LoadedInception> {
+impl WeightSource {
+    /// Loads the network, to work on the processor.
+    ///
+    /// # Errors
+    /// If the file cannot be fetched or read, or is not this network.
+    pub fn load(&self) -> Result<LoadedInception> {
+        self.load_on(&Device::Cpu)
+    }
+
+    /// Loads the network, to work on `device`.
+    ///
+    /// # Errors
+    /// If the file cannot be fetched or read, is not this network, or the device has no room for it.
+    pub fn load_on(&self, device: &Device) -> Result<LoadedInception> {
+        match self {
+            Self::Random(seed) => Ok(LoadedInception {
+                network: random(*seed, device)?,
+                id: format!("random:{seed}"),
+                comparable: false,
+            }),
+            Self::File(path) => from_file(path, device),
+            Self::Auto => from_file(&download::published_file()?, device),
+        }
+    }
+}
+
+fn from_file(path: &Path, device: &Device) -> Result<LoadedInception> {
     let sha256 = sha256_of(path)?;
     let mut tensors = read_tensors(path)?;
-    let network = Inception::new(&mut |name, shape| {
+    let network = Inception::on(device, &mut |name, shape| {
         let (found, values) = tensors.remove(name).ok_or_else(|| {
             Error::format(
                 path,
@@ -121,7 +141,7 @@ pub fn read_tensors(path: &Path) -> Result<Tensors> {
         return pth_legacy::read(path);
     }
     if start.get(8) == Some(&b'{') {
-        return flatten(candle_core::safetensors::load(path, &candle_core::Device::Cpu)?);
+        return flatten(candle_core::safetensors::load(path, &Device::Cpu)?);
     }
     Err(Error::format(path, "neither a PyTorch nor a safetensors file"))
 }
@@ -162,10 +182,10 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Weights that keep activations near one (He et al. 2015), from the counter-based generator.
-fn random(seed: u64) -> Result<Inception> {
+fn random(seed: u64, device: &Device) -> Result<Inception> {
     let philox = Philox::new(seed);
     let mut ordinal = 0;
-    Inception::new(&mut |name, shape| {
+    Inception::on(device, &mut |name, shape| {
         ordinal += 1;
         let mut values = vec![0.0; shape.iter().product()];
         if shape.len() >= 2 {
@@ -210,8 +230,7 @@ mod tests {
     fn a_safetensors_file_without_the_tensors_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
-        let tensor =
-            candle_core::Tensor::zeros((2, 3), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let tensor = candle_core::Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
         candle_core::safetensors::save(&HashMap::from([("fc.weight", tensor)]), &path).unwrap();
         assert_eq!(read_tensors(&path).unwrap()["fc.weight"].0, [2, 3]);
         let message = WeightSource::File(path).load().err().unwrap().to_string();

@@ -37,6 +37,9 @@ pub struct Scores {
     pub reference: String,
     /// The network: `sha256:...` of its weights or `random:SEED`.
     pub inception: String,
+    /// What its features come from, where it is not the processor's arithmetic: `cuda f32`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arithmetic: Option<String>,
     /// Height and width of the samples in pixels.
     pub image_size: [usize; 2],
     /// What a reader of the numbers must know.
@@ -111,6 +114,10 @@ impl Scores {
         }
         rows.push(("reference transform", against.transform.clone()));
         rows.push(("Inception weights", self.inception.clone()));
+        rows.push((
+            "Inception arithmetic",
+            self.arithmetic.clone().unwrap_or_default(),
+        ));
         rows.push(("distances of precision and recall", self.distances.clone()));
         rows.push(("evaluator", self.evaluator.clone()));
         let comparable = if self.comparable { "yes" } else { "no" };

@@ -39,6 +39,20 @@ fn incomparable_numbers_are_marked_wherever_they_are_printed() {
 }
 
 #[test]
+fn the_arithmetic_is_told_where_it_is_not_the_processors() {
+    let mut scores = evaluation().scores;
+    let row = |scores: &Scores| {
+        let rows = scores.definition();
+        rows.into_iter().find(|(name, _)| *name == "Inception arithmetic")
+    };
+    assert_eq!(row(&scores), None);
+    scores.arithmetic = Some("cuda f32".to_owned());
+    assert_eq!(row(&scores).unwrap().1, "cuda f32");
+    let json = serde_json::to_string(&scores).unwrap();
+    assert_eq!(serde_json::from_str::<Scores>(&json).unwrap(), scores);
+}
+
+#[test]
 fn the_page_needs_nothing_else_and_escapes_names() {
     let mut evaluation = evaluation();
     evaluation.samples = Some(folder::samples(dots()));

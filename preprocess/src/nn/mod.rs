@@ -1,4 +1,4 @@
-//! The few layers of convolutional networks, channels last, in f32 on the processor.
+//! The few layers of convolutional networks, channels last, in f32 on the processor; and [`TensorConv`] for GPUs.
 //!
 //! Activations live in a [`FeatureMap`]: a batch of images, channels last, with a border of zeros around each image, so
 //! that a convolution reads its neighbours without copies or bounds. [`Conv2d`] and [`GroupNorm`] go from one map to the
@@ -15,6 +15,7 @@ pub mod norm;
 pub mod pool;
 pub mod recycle;
 pub mod synthetic;
+pub mod tensors;
 pub mod upsample;
 
 pub use activation::Activation;
@@ -24,3 +25,4 @@ pub use feature_map::{FeatureMap, Padding};
 pub use norm::GroupNorm;
 pub use pool::Pool;
 pub use recycle::Recycler;
+pub use tensors::{GPU_ARITHMETIC, TensorConv};

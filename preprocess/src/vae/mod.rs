@@ -28,7 +28,7 @@ mod weights;
 use candle_core::{DType, Device, Tensor};
 use shards::manifest::VaeRecord;
 
-use crate::nn::Padding;
+use crate::nn::{GPU_ARITHMETIC, Padding};
 
 pub use config::VaeConfig;
 pub use error::Error;
@@ -46,8 +46,6 @@ use tensors::Tensors;
 /// processor, and on each GPU.
 const ACTIVATION_BYTES: u64 = 1 << 30;
 const GPU_ACTIVATION_BYTES: u64 = 8 << 30;
-/// What a data set records of latents that were made on a GPU: f32 throughout, no TF32.
-const GPU_ARITHMETIC: &str = "cuda f32";
 /// Channels of an image that the identity encodes.
 const PIXEL_CHANNELS: usize = 3;
 

@@ -20,17 +20,15 @@ thread_local! {
     static HANDLES: RefCell<Vec<(DeviceId, Arc<Cudnn>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `x` `[B, in, H, W]` with `weight` `[out, in, kh, kw]`.
-pub(super) fn convolve(x: &Tensor, weight: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
-    if x.device().is_cuda() {
-        let op = Convolution { padding, stride };
-        return x.contiguous()?.apply_op2_no_bwd(&weight.contiguous()?, &op);
-    }
-    x.conv2d(weight, padding, stride, 1, 1)
+/// `x` `[B, in, H, W]` with `weight` `[out, in, kh, kw]`, both on a GPU; `padding` rows above and below, and columns left and
+/// right.
+pub(super) fn convolve(x: &Tensor, weight: &Tensor, padding: [usize; 2], stride: usize) -> Result<Tensor> {
+    let op = Convolution { padding, stride };
+    x.contiguous()?.apply_op2_no_bwd(&weight.contiguous()?, &op)
 }
 
 struct Convolution {
-    padding: usize,
+    padding: [usize; 2],
     stride: usize,
 }
 
@@ -54,17 +52,20 @@ impl CustomOp2 for Convolution {
         let (outputs, _, kernel_height, kernel_width) = weight_layout.shape().dims4()?;
         let device = x.device();
         let handle = handle(device)?;
-        let side = |length: usize, kernel: usize| {
-            (length + 2 * self.padding)
+        let side = |length: usize, padding: usize, kernel: usize| {
+            (length + 2 * padding)
                 .checked_sub(kernel)
                 .map(|room| room / self.stride + 1)
         };
-        let (Some(out_height), Some(out_width)) = (side(height, kernel_height), side(width, kernel_width))
-        else {
+        let [rows, columns] = self.padding;
+        let (Some(out_height), Some(out_width)) = (
+            side(height, rows, kernel_height),
+            side(width, columns, kernel_width),
+        ) else {
             bail!("a {height} x {width} image is too small for a {kernel_height} x {kernel_width} kernel");
         };
         let mut conv = handle.create_conv2d::<f32>(
-            [self.padding as i32; 2],
+            self.padding.map(|size| size as i32),
             [self.stride as i32; 2],
             [1, 1],
             cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,

@@ -1,9 +1,6 @@
 //! The network in candle's tensors: f32, channels first, on any of candle's devices. Made for GPUs; on the processor it
 //! is the slow twin of [`Host`](super::host::Host), and there tests compare the two.
 
-#[cfg(feature = "cudnn")]
-mod cudnn;
-
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Module as _;
 use candle_nn::ops::softmax_last_dim;
@@ -11,7 +8,7 @@ use candle_nn::ops::softmax_last_dim;
 use super::backend::Backend;
 use super::config::NORM_EPS;
 use super::error::Error;
-use crate::nn::{Activation, Padding};
+use crate::nn::{Activation, Padding, TensorConv};
 
 /// Scores of one image that attention holds at a time: 256 MiB. Images of 512 pixels (4,096 tokens) and less are one block.
 const BLOCK_SCORES: usize = 1 << 26;
@@ -25,19 +22,9 @@ pub(crate) struct Tensors {
     pub(crate) device: Device,
 }
 
-/// A convolution with its weights.
-pub(crate) struct Conv {
-    /// `[out, in, kh, kw]`.
-    weight: Tensor,
-    /// `[1, out, 1, 1]`.
-    bias: Tensor,
-    stride: usize,
-    padding: Padding,
-}
-
 impl Backend for Tensors {
     type Map = Tensor;
-    type Conv = Conv;
+    type Conv = TensorConv;
     type Norm = candle_nn::GroupNorm;
 
     fn conv_layer(
@@ -47,13 +34,15 @@ impl Backend for Tensors {
         bias: Vec<f32>,
         stride: usize,
         padding: Padding,
-    ) -> Result<Conv, Error> {
-        Ok(Conv {
-            weight: Tensor::from_vec(weight, &shape[..], &self.device)?,
-            bias: Tensor::from_vec(bias, (1, shape[0], 1, 1), &self.device)?,
+    ) -> Result<TensorConv, Error> {
+        Ok(TensorConv::new(
+            weight,
+            shape,
+            bias,
             stride,
             padding,
-        })
+            &self.device,
+        )?)
     }
 
     fn norm_layer(
@@ -70,17 +59,8 @@ impl Backend for Tensors {
         )?)
     }
 
-    fn conv(layer: &Conv, x: &Tensor, _: Padding, residual: Option<&Tensor>) -> Result<Tensor, Error> {
-        let sides = layer.padding;
-        let even = sides == Padding::same(sides.top);
-        let padded = if even {
-            x.clone()
-        } else {
-            x.pad_with_zeros(2, sides.top, sides.bottom)?
-                .pad_with_zeros(3, sides.left, sides.right)?
-        };
-        let padding = if even { sides.top } else { 0 };
-        let y = convolve(&padded, &layer.weight, padding, layer.stride)?.broadcast_add(&layer.bias)?;
+    fn conv(layer: &TensorConv, x: &Tensor, _: Padding, residual: Option<&Tensor>) -> Result<Tensor, Error> {
+        let y = layer.forward(x)?;
         Ok(match residual {
             Some(residual) => (y + residual)?,
             None => y,
@@ -132,15 +112,6 @@ impl Backend for Tensors {
         Ok(x.upsample_nearest2d(2 * height, 2 * width)?)
     }
 }
-
-/// `x` `[B, in, H, W]` with `weight` `[out, in, kh, kw]`.
-#[cfg(not(feature = "cudnn"))]
-fn convolve(x: &Tensor, weight: &Tensor, padding: usize, stride: usize) -> candle_core::Result<Tensor> {
-    x.conv2d(weight, padding, stride, 1, 1)
-}
-
-#[cfg(feature = "cudnn")]
-use cudnn::convolve;
 
 /// Applies `forward` to a batch `[B, C, H, W]`, `at_once` images at a time, on `device`.
 pub(super) fn map_batches(
