@@ -10,6 +10,8 @@ use preprocess::vae::AutoencoderKl;
 use trainer::bulk::SampleSet;
 use trainer::distributed::HostReducer;
 use trainer::generate::{Generator, Labels, SamplePlan};
+use trainer::gpu::Place;
+use trainer::gpu::place::Use;
 use trainer::{checkpoint, export};
 use xxhash_rust::xxh64::Xxh64;
 
@@ -70,13 +72,19 @@ impl std::fmt::Debug for GeneratedImages<'_> {
 }
 
 impl Model {
-    /// The checkpoint, run, folder of runs, or export at `path`. Its samples are kept below `work`, or beside the model.
+    /// The checkpoint, run, folder of runs, or export at `path`, to be sampled at `place`. Its samples are kept below `work`, or
+    /// beside the model.
     ///
     /// # Errors
-    /// If there is no sound one, or its autoencoder cannot be loaded.
-    pub fn open(path: &Path, work: Option<&Path>) -> Result<Self> {
-        let generator = Generator::open(path)?;
-        let vae = generator.autoencoder()?;
+    /// If there is no sound one, its autoencoder cannot be loaded, or a GPU cannot be used.
+    pub fn open(
+        path: &Path,
+        work: Option<&Path>,
+        (place, wish): (Place, Use),
+        group: &mut HostReducer,
+    ) -> Result<Self> {
+        let generator = Generator::open(path)?.at(place, wish, group)?;
+        let vae = generator.autoencoder_at(place, group)?;
         let home = match work {
             Some(work) => work.to_owned(),
             None => home(path)?.join(FOLDER),

@@ -16,8 +16,10 @@ use shards::rng::{Philox, Stream};
 use crate::checkpoint::{DatasetRecord, flat};
 use crate::config::{Config, Precision};
 use crate::diffusion::{self, Schedule};
+use crate::distributed::HostReducer;
 use crate::export;
-use crate::gpu::{self, DeviceSampler};
+use crate::gpu::place::Use;
+use crate::gpu::{self, DeviceSampler, Place};
 use crate::model::{self, DiffuSsm, Inference};
 use crate::sampler::{self, Guidance, SampleConfig, Sampler};
 
@@ -187,20 +189,20 @@ impl Generator {
         })
     }
 
-    /// The same on a GPU, with activations of `precision`; on the processor, where [`Place::open`] gave no device, as it was.
+    /// The same at `place`, in one of the processes of `reducer`, each of which may do this.
     ///
     /// # Errors
-    /// When the model or its weights do not fit the GPU.
-    pub fn on(self, device: Option<Box<dyn gpu::Device>>, precision: Precision) -> Result<Self, Error> {
-        let (Some(device), Form::Host(model)) = (device, &self.form) else {
+    /// When a GPU cannot be used, or the model does not fit it.
+    pub fn at(self, place: Place, wish: Use, reducer: &mut HostReducer) -> Result<Self, Error> {
+        let (Some(device), Form::Host(model)) = (place.open(wish, reducer)?, &self.form) else {
             return Ok(self);
         };
         let weights = model.weights();
         let mut config = self.config.clone();
-        config.run.precision = precision;
+        config.run.precision = wish.precision;
         let form = Form::Device {
             sampler: Mutex::new(DeviceSampler::new(&config, device, &weights)??),
-            precision,
+            precision: wish.precision,
             weights_hash: flat::hash(&weights),
         };
         Ok(Self { form, ..self })
@@ -246,15 +248,16 @@ impl Generator {
     /// # Errors
     /// When it cannot be loaded any more.
     pub fn autoencoder(&self) -> Result<AutoencoderKl, Error> {
-        self.autoencoder_on(&Device::Cpu)
+        Ok(AutoencoderKl::from_record(&self.dataset.vae, &Device::Cpu)?)
     }
 
-    /// The same on a device.
+    /// The same at a place.
     ///
     /// # Errors
-    /// When it cannot be loaded any more.
-    pub fn autoencoder_on(&self, device: &Device) -> Result<AutoencoderKl, Error> {
-        Ok(AutoencoderKl::from_record(&self.dataset.vae, device)?)
+    /// When it cannot be loaded any more, or a GPU cannot be used.
+    pub fn autoencoder_at(&self, place: Place, reducer: &HostReducer) -> Result<AutoencoderKl, Error> {
+        let device = place.candle_device(reducer)?;
+        Ok(AutoencoderKl::from_record(&self.dataset.vae, &device)?)
     }
 
     /// The class of image `index` under `plan`.

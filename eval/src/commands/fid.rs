@@ -76,7 +76,8 @@ fn evaluate(
         None => {
             let path = args.checkpoint.as_deref().unwrap_or(Path::new("runs"));
             let plan = args.sampling.plan()?;
-            model = Model::open(path, args.scoring.work.as_deref())?;
+            let place = args.scoring.place(&args.sampling.draw, group.rank())?;
+            model = Model::open(path, args.scoring.work.as_deref(), place, group)?;
             run = model.run();
             let (count, batch) = (args.scoring.samples(), args.sampling.draw.batch as usize);
             Samples::Model(GeneratedImages::new(&model, plan, count, batch))

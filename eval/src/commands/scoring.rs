@@ -7,7 +7,10 @@ use preprocess::console::progress::Progress;
 use preprocess::console::{Printer, count};
 use preprocess::device::Devices;
 use preprocess::image::RgbImage;
+use trainer::commands::sample::DrawArgs;
 use trainer::distributed::HostReducer;
+use trainer::gpu::Place;
+use trainer::gpu::place::Use;
 
 use super::against::Against;
 use crate::features::{Keep, Summary};
@@ -44,7 +47,7 @@ pub(super) struct ScoringArgs {
     /// `random:SEED` (numbers that compare with nothing else).
     #[arg(long, default_value = "auto", value_name = "auto|FILE|random:SEED")]
     inception: WeightSource,
-    /// Where the Inception network runs; of several GPUs each process takes one.
+    /// Where a model is sampled and the Inception network runs; of several GPUs each process takes one.
     #[arg(long, default_value = "cpu", value_name = "cpu|cuda[:N[,N..]]")]
     device: Devices,
     /// What to compute.
@@ -70,6 +73,12 @@ impl ScoringArgs {
     /// The Inception network, on the device of process `rank`.
     pub(super) fn load(&self, rank: usize) -> anyhow::Result<LoadedInception> {
         Ok(self.inception.load_on(&self.device.of_process(rank)?)?)
+    }
+
+    /// Where process `rank` samples a model, and how.
+    pub(super) fn place(&self, draw: &DrawArgs, rank: usize) -> anyhow::Result<(Place, Use)> {
+        let place = Place::of_process(&self.device, rank);
+        Ok((place, draw.wish(place)?))
     }
 
     /// The largest number of samples.

@@ -91,11 +91,12 @@ pub fn run(args: &Args, printer: &mut Printer) -> Result<()> {
 
 fn points(args: &Args, printer: &mut Printer, group: &mut HostReducer) -> Result<Vec<Point>> {
     let inception = args.scoring.load(group.rank())?;
+    let place = args.scoring.place(&args.draw, group.rank())?;
     let paths = models(args)?;
     let all = paths.len() * args.cfg.len();
     let (mut points, mut reference) = (Vec::new(), None);
     for (number, path) in paths.iter().enumerate() {
-        let model = Model::open(path, args.scoring.work.as_deref())?;
+        let model = Model::open(path, args.scoring.work.as_deref(), place, group)?;
         let step = model.step();
         for (i, &cfg) in args.cfg.iter().enumerate() {
             if group.rank() == 0 {

@@ -53,6 +53,9 @@ pub struct DrawArgs {
     /// Classes: balanced, random, or a list such as 0,207
     #[arg(long, default_value = "balanced")]
     pub labels: String,
+    /// Arithmetic of the activations on a GPU
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
 }
 
 impl SamplingArgs {
@@ -66,6 +69,20 @@ impl SamplingArgs {
 }
 
 impl DrawArgs {
+    /// How a GPU is used, if `place` is one.
+    ///
+    /// # Errors
+    /// When the arithmetic is none of the processor's.
+    pub fn wish(&self, place: Place) -> Result<Use> {
+        if place == Place::Cpu && self.precision != Precision::F32 {
+            bail!("--precision is of GPUs: --device cuda");
+        }
+        Ok(Use {
+            precision: self.precision,
+            ..Use::default()
+        })
+    }
+
     /// What the arguments mean, with guidance scale `cfg`.
     ///
     /// # Errors
@@ -124,9 +141,6 @@ pub struct SampleArgs {
     out: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Arithmetic of the activations on a GPU
-    #[arg(long, value_enum, default_value_t)]
-    precision: Precision,
     /// Threads; all cores when absent
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -152,20 +166,14 @@ pub fn run(args: &SampleArgs, printer: &mut Printer) -> Result<u8> {
     }
     let plan = args.sampling.plan()?;
     let place = args.device.place()?;
-    if place == Place::Cpu && args.precision != Precision::F32 {
-        bail!("--precision is of GPUs: --device cuda");
-    }
+    let wish = args.sampling.draw.wish(place)?;
     let generator = Generator::open(&args.checkpoint)?;
     if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs_err::create_dir_all(folder)?;
     }
     with_ranks(printer, |printer, group| {
-        let wish = Use {
-            precision: args.precision,
-            ..Use::default()
-        };
-        let generator = generator.on(place.open(wish, group)?, args.precision)?;
-        let vae = generator.autoencoder_on(&place.candle_device(group)?)?;
+        let generator = generator.at(place, wish, group)?;
+        let vae = generator.autoencoder_at(place, group)?;
         let threads = threads_of(args.threads, group);
         with_threads(threads, || {
             if is_archive {

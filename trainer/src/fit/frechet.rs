@@ -12,9 +12,10 @@ use shards::disk;
 
 use super::{Error, Event, RunFolder};
 use crate::checkpoint::{State, WeightKind};
-use crate::config::{Config, RunConfig};
+use crate::config::{Config, Precision, RunConfig};
 use crate::distributed::Launch;
 use crate::export::{self, ExportConfig, WeightDtype};
+use crate::gpu::Place;
 
 /// File of the distances.
 pub const FRECHET: &str = "frechet.jsonl";
@@ -52,20 +53,24 @@ struct Scores {
 /// The program that measures.
 pub(super) struct Frechet {
     program: PathBuf,
+    place: Place,
 }
 
 impl Frechet {
-    /// Looks for the program beside this one, where the configuration asks for distances.
+    /// Looks for the program beside this one, where the configuration asks for distances; it will work at `place`, too.
     ///
     /// # Errors
     /// [`Error::NoEval`].
-    pub(super) fn find(run: &RunConfig) -> Result<Option<Self>, Error> {
+    pub(super) fn find(run: &RunConfig, place: Place) -> Result<Option<Self>, Error> {
         if run.frechet_every == 0 {
             return Ok(None);
         }
         let beside = std::env::current_exe()?.with_file_name(format!("eval{}", std::env::consts::EXE_SUFFIX));
         if beside.is_file() {
-            Ok(Some(Self { program: beside }))
+            Ok(Some(Self {
+                program: beside,
+                place,
+            }))
         } else {
             Err(Error::NoEval { path: beside })
         }
@@ -170,6 +175,16 @@ impl Frechet {
             .args(["--steps", &run.sample_steps.to_string()])
             .args(["--seed", &run.global_seed.to_string()])
             .args(["--batch", &config.optim.micro_batch().min(MAX_BATCH).to_string()]);
+        if let Place::Gpu(number) = self.place {
+            let precision = match run.precision {
+                Precision::F32 => "f32",
+                Precision::Tf32 => "tf32",
+                Precision::Bf16 => "bf16",
+            };
+            // Without a number: that of the first process, which asks.
+            let device = format!("cuda:{}", number.unwrap_or(0));
+            command.args(["--device", &device, "--precision", precision]);
+        }
         if run.threads > 0 {
             command.env("RAYON_NUM_THREADS", run.threads.to_string());
         }

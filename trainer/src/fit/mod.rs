@@ -165,7 +165,7 @@ pub fn fit_among(
         memory::check(&slice_of(config, reducer.ranks()), cached, available, sharing)?;
     }
 
-    let frechet = Frechet::find(&config.run)?;
+    let frechet = Frechet::find(&config.run, plan.place)?;
     let mut folder = together::open_folder(&plan.out, reducer)?;
     let (found, damaged) = match &folder {
         Some(folder) => resume::newest_sound(folder.path(), listener)?,

@@ -77,14 +77,13 @@ impl Preview {
         place: Place,
         reducer: &mut HostReducer,
     ) -> Result<Generator, generate::Error> {
-        let precision = generator.config.run.precision;
         let wish = Use {
-            precision,
+            precision: generator.config.run.precision,
             ..Use::default()
         };
-        let generator = generator.on(place.open(wish, reducer)?, precision)?;
+        let generator = generator.at(place, wish, reducer)?;
         if self.vae.is_none() {
-            self.vae = Some(generator.autoencoder_on(&place.candle_device(reducer)?)?);
+            self.vae = Some(generator.autoencoder_at(place, reducer)?);
         }
         Ok(generator)
     }

@@ -87,6 +87,15 @@ impl Place {
         }
     }
 
+    /// Of several GPUs the one of process `rank`: each takes the next, round the list. For work that processes share without
+    /// talking.
+    pub fn of_process(devices: &Devices, rank: usize) -> Self {
+        match devices {
+            Devices::Cuda(numbers) if !numbers.is_empty() => Self::Gpu(Some(numbers[rank % numbers.len()])),
+            _ => Self::Cpu,
+        }
+    }
+
     /// The device, for one of the processes of `reducer`, which all come here; `None` for the processor.
     ///
     /// # Errors
@@ -95,6 +104,10 @@ impl Place {
         match self {
             Self::Cpu if wish.precision == Precision::Tf32 => Err(Error::OnlyOnGpus),
             Self::Cpu => Ok(None),
+            Self::Gpu(Some(number)) if wish.sums && reducer.ranks() > 1 => Err(Error::Shared {
+                number,
+                ranks: reducer.ranks(),
+            }),
             Self::Gpu(number) => open_gpu(number, wish, reducer).map(Some),
         }
     }
@@ -157,10 +170,9 @@ fn with_peers(_: super::cuda::CudaDevice, reducer: &mut HostReducer) -> Result<B
 /// The GPU of this process.
 #[cfg(feature = "cuda")]
 fn ordinal(number: Option<usize>, reducer: &HostReducer) -> Result<usize, Error> {
-    let ranks = reducer.ranks();
     match number {
-        _ if ranks == 1 => Ok(number.unwrap_or(0)),
-        Some(number) => Err(Error::Shared { number, ranks }),
+        Some(number) => Ok(number),
+        None if reducer.ranks() == 1 => Ok(0),
         None => {
             let gpus = super::cuda::count()?;
             let launch = distributed::Launch::from_environment()?;
@@ -183,6 +195,9 @@ mod tests {
         assert_eq!(place("cuda:2").unwrap(), Place::Gpu(Some(2)));
         let error = place("cuda:0,1").unwrap_err().to_string();
         assert!(error.contains("torchrun"), "{error}");
+        let of_process = |text: &str, rank| Place::of_process(&text.parse().unwrap(), rank);
+        assert_eq!(of_process("cuda:3,5", 3), Place::Gpu(Some(5)));
+        assert_eq!(of_process("cpu", 3), Place::Cpu);
     }
 
     #[test]
