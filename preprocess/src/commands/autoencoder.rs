@@ -6,14 +6,23 @@ use shards::writer::Moments;
 
 use crate::console::Printer;
 use crate::console::count::bytes;
+use crate::nn::GpuPrecision;
 use crate::pipeline::Encoder;
 use crate::vae::{AutoencoderKl, VaeSource};
 
 /// What `--vae` is when it is not given.
 pub(super) const DEFAULT: &str = "stabilityai/sd-vae-ft-ema";
 
-/// Loads what `--vae` names, for images of `size` x `size`, to work on `device`.
-pub(super) fn load(name: &str, size: usize, device: &Device) -> Result<AutoencoderKl> {
+/// Loads what `--vae` names, for images of `size` x `size`, to work on `device` in `precision`, which is of GPUs.
+pub(super) fn load(
+    name: &str,
+    size: usize,
+    device: &Device,
+    precision: GpuPrecision,
+) -> Result<AutoencoderKl> {
+    if device.is_cpu() && precision != GpuPrecision::F32 {
+        bail!("--precision is of GPUs: --device cuda");
+    }
     let source: VaeSource = name.parse()?;
     // Pixels have nothing to compute.
     let device = if source == VaeSource::None {
@@ -21,7 +30,7 @@ pub(super) fn load(name: &str, size: usize, device: &Device) -> Result<Autoencod
     } else {
         device
     };
-    let vae = AutoencoderKl::load(&source, device).with_context(|| {
+    let vae = AutoencoderKl::load_in(&source, device, precision).with_context(|| {
         format!(
             "loading the autoencoder {name}\nhint: --vae tiny needs no download, --vae none stores pixels"
         )

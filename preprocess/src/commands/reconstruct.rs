@@ -9,6 +9,7 @@ use crate::console::grid::write_grid_png;
 use crate::console::{JsonTarget, Printer, exit};
 use crate::device::Devices;
 use crate::image::{crop::decode_and_crop, tensor};
+use crate::nn::GpuPrecision;
 
 use super::autoencoder;
 
@@ -30,6 +31,9 @@ pub struct ReconstructArgs {
     /// Where the autoencoder runs: `cpu`, or `cuda:1` for the second GPU
     #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N")]
     device: Devices,
+    /// What the factors of the autoencoder's convolutions are rounded to on a GPU
+    #[arg(long, value_enum, default_value_t)]
+    precision: GpuPrecision,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -43,7 +47,7 @@ pub fn run(args: &ReconstructArgs, printer: &mut Printer) -> Result<u8> {
     let json: &JsonTarget = &args.json;
     printer.set_json(json);
     let size = args.size as usize;
-    let vae = autoencoder::load(&args.vae, size, &args.device.first()?)?;
+    let vae = autoencoder::load(&args.vae, size, &args.device.first()?, args.precision)?;
     let mut pairs = Vec::with_capacity(2 * args.images.len());
     let mut rows = Vec::new();
     for path in &args.images {

@@ -11,6 +11,7 @@ use crate::console::{JsonTarget, Printer, exit};
 use crate::dataset::Request;
 use crate::device::Devices;
 use crate::image::tensor;
+use crate::nn::GpuPrecision;
 
 use super::autoencoder;
 
@@ -37,6 +38,9 @@ pub struct VerifyArgs {
     /// Where the autoencoder runs: `cpu`, or `cuda:1` for the second GPU
     #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N")]
     device: Devices,
+    /// What the factors of the autoencoder's convolutions are rounded to on a GPU
+    #[arg(long, value_enum, default_value_t)]
+    precision: GpuPrecision,
     /// Write the data as JSON to stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -62,6 +66,7 @@ pub fn run(args: &VerifyArgs, printer: &mut Printer) -> Result<u8> {
         args.vae.as_deref().unwrap_or(&manifest.vae.id),
         size,
         &args.device.first()?,
+        args.precision,
     )?;
     if autoencoder::shape(&vae, size) != manifest.shape {
         bail!(

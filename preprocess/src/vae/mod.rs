@@ -28,7 +28,7 @@ mod weights;
 use candle_core::{DType, Device, Tensor};
 use shards::manifest::VaeRecord;
 
-use crate::nn::{GPU_ARITHMETIC, Padding};
+use crate::nn::{GpuPrecision, Padding};
 
 pub use config::VaeConfig;
 pub use error::Error;
@@ -90,10 +90,18 @@ impl AutoencoderKl {
     /// # Errors
     /// When files are missing, damaged, or describe another network, or the hub cannot be reached.
     pub fn load(source: &VaeSource, device: &Device) -> Result<Self, Error> {
+        Self::load_in(source, device, GpuPrecision::F32)
+    }
+
+    /// [`AutoencoderKl::load`] with convolutions of another precision, on a GPU; on the processor they are f32.
+    ///
+    /// # Errors
+    /// Those of [`AutoencoderKl::load`].
+    pub fn load_in(source: &VaeSource, device: &Device, precision: GpuPrecision) -> Result<Self, Error> {
         match load::load(source)? {
             Some(loaded) => {
                 let mut get = |name: &str, shape: &[usize]| loaded.weights.tensor(name, shape);
-                Self::from_tensors(loaded.config, loaded.record, &mut get, device)
+                Self::from_tensors_in(loaded.config, loaded.record, &mut get, device, precision)
             }
             None => Ok(Self::identity(device)),
         }
@@ -129,14 +137,25 @@ impl AutoencoderKl {
         get: &mut GetTensor<'_>,
         device: &Device,
     ) -> Result<Self, Error> {
+        Self::from_tensors_in(config, record, get, device, GpuPrecision::F32)
+    }
+
+    fn from_tensors_in(
+        config: VaeConfig,
+        record: VaeRecord,
+        get: &mut GetTensor<'_>,
+        device: &Device,
+        precision: GpuPrecision,
+    ) -> Result<Self, Error> {
         let layers = if device.is_cpu() {
             Layers::Host(Form::load(&Host, &config, get)?.into())
         } else {
             let device = device.clone();
-            Layers::Tensors(Form::load(&Tensors { device }, &config, get)?.into())
+            let backend = Tensors { device, precision };
+            Layers::Tensors(Form::load(&backend, &config, get)?.into())
         };
         let record = VaeRecord {
-            arithmetic: (!device.is_cpu()).then(|| GPU_ARITHMETIC.to_owned()),
+            arithmetic: (!device.is_cpu()).then(|| precision.arithmetic().to_owned()),
             ..record
         };
         Ok(Self::of_layers(config, record, layers, device))

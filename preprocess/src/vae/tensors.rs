@@ -8,7 +8,7 @@ use candle_nn::ops::softmax_last_dim;
 use super::backend::Backend;
 use super::config::NORM_EPS;
 use super::error::Error;
-use crate::nn::{Activation, Padding, TensorConv};
+use crate::nn::{Activation, GpuPrecision, Padding, TensorConv};
 
 /// Scores of one image that attention holds at a time: 256 MiB. Images of 512 pixels (4,096 tokens) and less are one block.
 const BLOCK_SCORES: usize = 1 << 26;
@@ -17,9 +17,10 @@ const BLOCK_SCORES: usize = 1 << 26;
 /// and without cuDNN the nine shifted copies that a 3x3 convolution multiplies.
 pub(super) const LIVE_MAPS: u64 = if cfg!(feature = "cudnn") { 8 } else { 17 };
 
-/// See [the module](self): the device that weights go to.
+/// See [the module](self): the device that weights go to, and what convolutions round there.
 pub(crate) struct Tensors {
     pub(crate) device: Device,
+    pub(crate) precision: GpuPrecision,
 }
 
 impl Backend for Tensors {
@@ -35,14 +36,8 @@ impl Backend for Tensors {
         stride: usize,
         padding: Padding,
     ) -> Result<TensorConv, Error> {
-        Ok(TensorConv::new(
-            weight,
-            shape,
-            bias,
-            stride,
-            padding,
-            &self.device,
-        )?)
+        let layer = TensorConv::new(weight, shape, bias, stride, padding, &self.device)?;
+        Ok(layer.with_precision(self.precision)?)
     }
 
     fn norm_layer(

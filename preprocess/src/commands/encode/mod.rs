@@ -11,6 +11,7 @@ use crate::console::count::{bytes, parse_count, with_commas};
 use crate::console::{JsonTarget, Printer, exit};
 use crate::dataset::{Request, open::NAMES};
 use crate::device::Devices;
+use crate::nn::GpuPrecision;
 use crate::pipeline::{self, EncodeConfig, Encoder, part_range};
 
 use super::autoencoder;
@@ -69,6 +70,9 @@ pub struct EncodeArgs {
     /// Where the autoencoder runs: `cpu`, or `cuda:0,1` for one worker on each
     #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N,..")]
     device: Devices,
+    /// What the factors of the autoencoder's convolutions are rounded to on a GPU
+    #[arg(long, value_enum, default_value_t)]
+    precision: GpuPrecision,
     /// Seed of what is drawn: the demo images, and the noise of `--store sample`
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -120,7 +124,7 @@ pub fn run(args: &EncodeArgs, printer: &mut Printer) -> Result<u8> {
     let size = args.size as usize;
     let mut autoencoders = Vec::with_capacity(devices.len());
     for device in &devices {
-        autoencoders.push(autoencoder::load(&args.vae, size, device)?);
+        autoencoders.push(autoencoder::load(&args.vae, size, device, args.precision)?);
     }
     let mut memory = args.memory;
     if args.device == Devices::Cpu {

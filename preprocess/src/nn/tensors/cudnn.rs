@@ -6,12 +6,18 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage as _;
-use candle_core::cuda_backend::DeviceId;
+use candle_core::cuda_backend::cudarc::cudnn::safe::CudnnDataType;
 use candle_core::cuda_backend::cudarc::cudnn::safe::{ConvForward, Cudnn};
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     cudnnConvolutionMode_t, cudnnMathType_t, cudnnTensorFormat_t,
 };
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+use candle_core::cuda_backend::{CudaDType, DeviceId};
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use half::bf16;
+
+use super::GpuPrecision;
 
 const FORMAT: cudnnTensorFormat_t = cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
 
@@ -22,19 +28,30 @@ thread_local! {
 
 /// `x` `[B, in, H, W]` with `weight` `[out, in, kh, kw]`, both on a GPU; `padding` rows above and below, and columns left and
 /// right.
-pub(super) fn convolve(x: &Tensor, weight: &Tensor, padding: [usize; 2], stride: usize) -> Result<Tensor> {
-    let op = Convolution { padding, stride };
+pub(super) fn convolve(
+    x: &Tensor,
+    weight: &Tensor,
+    padding: [usize; 2],
+    stride: usize,
+    precision: GpuPrecision,
+) -> Result<Tensor> {
+    let op = Convolution {
+        padding,
+        stride,
+        precision,
+    };
     x.contiguous()?.apply_op2_no_bwd(&weight.contiguous()?, &op)
 }
 
 struct Convolution {
     padding: [usize; 2],
     stride: usize,
+    precision: GpuPrecision,
 }
 
 impl CustomOp2 for Convolution {
     fn name(&self) -> &'static str {
-        "cudnn-f32-convolution"
+        "cudnn-convolution"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -43,6 +60,28 @@ impl CustomOp2 for Convolution {
 
     fn cuda_fwd(
         &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        match self.precision {
+            GpuPrecision::F32 | GpuPrecision::Tf32 => {
+                self.run::<f32>((1.0, 0.0), x, x_layout, weight, weight_layout)
+            }
+            GpuPrecision::Bf16 => {
+                let scales = (bf16::ONE, bf16::ZERO);
+                self.run::<bf16>(scales, x, x_layout, weight, weight_layout)
+            }
+        }
+    }
+}
+
+impl Convolution {
+    /// Factors and result are `T`, sums f32; `scales` are one and zero.
+    fn run<T: CudaDType + CudnnDataType + DeviceRepr>(
+        &self,
+        scales: (T, T),
         x: &CudaStorage,
         x_layout: &Layout,
         weight: &CudaStorage,
@@ -70,13 +109,17 @@ impl CustomOp2 for Convolution {
             [1, 1],
             cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
         )?;
-        conv.set_math_type(cudnnMathType_t::CUDNN_FMA_MATH)?;
+        conv.set_math_type(match self.precision {
+            GpuPrecision::F32 => cudnnMathType_t::CUDNN_FMA_MATH,
+            GpuPrecision::Tf32 => cudnnMathType_t::CUDNN_DEFAULT_MATH,
+            GpuPrecision::Bf16 => cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        })?;
         let shape = |dims: [usize; 4]| dims.map(|dim| dim as i32);
-        let from = handle.create_4d_tensor::<f32>(FORMAT, shape([batch, inputs, height, width]))?;
+        let from = handle.create_4d_tensor::<T>(FORMAT, shape([batch, inputs, height, width]))?;
         let filter =
-            handle.create_4d_filter::<f32>(FORMAT, shape([outputs, inputs, kernel_height, kernel_width]))?;
+            handle.create_4d_filter::<T>(FORMAT, shape([outputs, inputs, kernel_height, kernel_width]))?;
         let out_dims = [batch, outputs, out_height, out_width];
-        let to = handle.create_4d_tensor::<f32>(FORMAT, shape(out_dims))?;
+        let to = handle.create_4d_tensor::<T>(FORMAT, shape(out_dims))?;
         let call = ConvForward {
             conv: &conv,
             x: &from,
@@ -86,21 +129,19 @@ impl CustomOp2 for Convolution {
         let algorithm = call.pick_algorithm()?;
         let bytes = call.get_workspace_size(algorithm)?;
         let elements = out_dims.iter().product();
-        let x = x.as_cuda_slice::<f32>()?.slice(x_layout.start_offset()..);
-        let weight = weight
-            .as_cuda_slice::<f32>()?
-            .slice(weight_layout.start_offset()..);
+        let x = x.as_cuda_slice::<T>()?.slice(x_layout.start_offset()..);
+        let weight = weight.as_cuda_slice::<T>()?.slice(weight_layout.start_offset()..);
         // SAFETY: the allocations are of any content, and only used as what the call writes: `out` whole, the workspace as
         // cuDNN's own. The call: both inputs are contiguous (see `convolve`) and the descriptors above have their shapes
         // and dtype; `out` has as many elements as its descriptor.
         let out = unsafe {
-            let mut out = device.alloc::<f32>(elements)?;
+            let mut out = device.alloc::<T>(elements)?;
             let mut workspace = device.alloc::<u8>(bytes.max(1))?;
-            call.launch(algorithm, Some(&mut workspace), (1.0, 0.0), &x, &weight, &mut out)?;
+            call.launch(algorithm, Some(&mut workspace), scales, &x, &weight, &mut out)?;
             out
         };
         Ok((
-            CudaStorage::wrap_cuda_slice(out, device.clone()),
+            T::wrap_cuda_slice(out, device.clone()),
             Shape::from_dims(&out_dims),
         ))
     }

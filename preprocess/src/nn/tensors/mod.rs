@@ -4,13 +4,36 @@
 #[cfg(feature = "cudnn")]
 mod cudnn;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::error::check_length;
 use super::feature_map::Padding;
 
 /// What the numbers of networks on a GPU come from, as records tell it: every product and sum in f32.
-pub const GPU_ARITHMETIC: &str = "cuda f32";
+pub const GPU_ARITHMETIC: &str = GpuPrecision::F32.arithmetic();
+
+/// What the factors of a network's convolutions are rounded to on a GPU; all sums, and everything else, are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum GpuPrecision {
+    /// Nothing
+    #[default]
+    F32,
+    /// TF32, 10 bits behind the point, where cuDNN computes
+    Tf32,
+    /// bf16, 7 bits behind the point
+    Bf16,
+}
+
+impl GpuPrecision {
+    /// What records tell of it.
+    pub const fn arithmetic(self) -> &'static str {
+        match self {
+            Self::F32 => "cuda f32",
+            Self::Tf32 => "cuda tf32",
+            Self::Bf16 => "cuda bf16",
+        }
+    }
+}
 
 /// A convolution with its weights on a device.
 #[derive(Clone, Debug)]
@@ -21,6 +44,7 @@ pub struct TensorConv {
     bias: Tensor,
     stride: usize,
     padding: Padding,
+    precision: GpuPrecision,
 }
 
 impl TensorConv {
@@ -44,6 +68,23 @@ impl TensorConv {
             bias: Tensor::from_vec(bias, (1, shape[0], 1, 1), device)?,
             stride: stride.max(1),
             padding,
+            precision: GpuPrecision::F32,
+        })
+    }
+
+    /// The same with factors of another precision.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn with_precision(self, precision: GpuPrecision) -> Result<Self> {
+        let weight = match precision {
+            GpuPrecision::F32 | GpuPrecision::Tf32 => self.weight.clone(),
+            GpuPrecision::Bf16 => self.weight.to_dtype(DType::BF16)?,
+        };
+        Ok(Self {
+            weight,
+            precision,
+            ..self
         })
     }
 
@@ -62,18 +103,26 @@ impl TensorConv {
             let rows = x.pad_with_zeros(2, sides.top, sides.bottom)?;
             (rows.pad_with_zeros(3, sides.left, sides.right)?, [0, 0])
         };
-        convolve(&padded, &self.weight, within, self.stride)?.broadcast_add(&self.bias)
+        self.convolve(&padded, within)?.broadcast_add(&self.bias)
     }
-}
 
-/// `x` `[B, in, H, W]` with `weight` `[out, in, kh, kw]`, within so many rows and columns of zeros: the same number, unless
-/// cuDNN computes.
-fn convolve(x: &Tensor, weight: &Tensor, within: [usize; 2], stride: usize) -> Result<Tensor> {
-    #[cfg(feature = "cudnn")]
-    if x.device().is_cuda() {
-        return cudnn::convolve(x, weight, within, stride);
+    /// `x` `[B, in, H, W]` within so many rows and columns of zeros: the same number, unless cuDNN computes.
+    fn convolve(&self, x: &Tensor, within: [usize; 2]) -> Result<Tensor> {
+        let is_rounded = self.precision == GpuPrecision::Bf16;
+        #[cfg(feature = "cudnn")]
+        if x.device().is_cuda() {
+            let kind = if is_rounded { DType::BF16 } else { DType::F32 };
+            let x = x.to_dtype(kind)?;
+            let y = cudnn::convolve(&x, &self.weight, within, self.stride, self.precision)?;
+            return y.to_dtype(DType::F32);
+        }
+        if !is_rounded {
+            return x.conv2d(&self.weight, within[0], self.stride, 1, 1);
+        }
+        let x = x.to_dtype(DType::BF16)?.to_dtype(DType::F32)?;
+        let y = x.conv2d(&self.weight.to_dtype(DType::F32)?, within[0], self.stride, 1, 1)?;
+        y.to_dtype(DType::BF16)?.to_dtype(DType::F32)
     }
-    x.conv2d(weight, within[0], stride, 1, 1)
 }
 
 #[cfg(test)]
@@ -122,6 +171,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn bf16_rounds_factors_and_results_and_nothing_else() {
+        let layer = |precision| {
+            let weight = vec![1.0 + 1.0 / 512.0, 3.0];
+            let layer = TensorConv::new(
+                weight,
+                [2, 1, 1, 1],
+                vec![1.0 / 1024.0; 2],
+                1,
+                Padding::NONE,
+                &Device::Cpu,
+            );
+            layer.unwrap().with_precision(precision).unwrap()
+        };
+        let x = Tensor::new(&[[[[1.0f32, 1.0 + 1.0 / 256.0]]]], &Device::Cpu).unwrap();
+        let values = |precision| -> Vec<f32> {
+            let y = layer(precision).forward(&x).unwrap();
+            y.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        // Ties go to the even neighbour: both factors become 1, the bias is added in f32.
+        let bias = 1.0 / 1024.0;
+        assert_eq!(
+            values(GpuPrecision::Bf16),
+            [1.0 + bias, 1.0 + bias, 3.0 + bias, 3.0 + bias]
+        );
+        assert_eq!(values(GpuPrecision::F32)[0], 1.0 + 1.0 / 512.0 + bias);
+        assert_eq!(GpuPrecision::Tf32.arithmetic(), "cuda tf32");
     }
 
     #[test]

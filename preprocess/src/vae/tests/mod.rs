@@ -6,6 +6,7 @@ mod golden;
 mod layouts;
 
 use super::*;
+use crate::nn::GpuPrecision;
 use crate::nn::synthetic::synthetic_tensor;
 
 /// A network of a few thousand weights with two levels.
@@ -35,7 +36,18 @@ fn record() -> VaeRecord {
 /// The form of candle's tensors, on the processor.
 fn in_tensors(config: VaeConfig, get: &mut GetTensor<'_>) -> AutoencoderKl {
     let device = Device::Cpu;
-    let layers = Layers::Tensors(Form::load(&Tensors { device }, &config, get).unwrap().into());
+    let layers = Layers::Tensors(
+        Form::load(
+            &Tensors {
+                device,
+                precision: GpuPrecision::F32,
+            },
+            &config,
+            get,
+        )
+        .unwrap()
+        .into(),
+    );
     AutoencoderKl::of_layers(config, record(), layers, &Device::Cpu)
 }
 
