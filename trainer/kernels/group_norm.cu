@@ -145,3 +145,33 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     group_norm_apply_bf16(IN(bf16) x, IN(float) affine, OUT(bf16) out, int pixels, int channels, int silu) {
   GROUP_NORM_APPLY(bf16)
 }
+
+// group_norm_planes_f32: the same of maps whose channels lie one after the other, as cuDNN has them, in one launch: a block takes
+// one group of one image, which lies in one piece. Sums are f64, about the group's first number.
+//   x, out [batch, channels, area]; weight, bias [channels] f32; groups divides channels
+//   grid  (groups, batch)    block 256    dynamic shared memory 0
+extern "C" __global__ void __launch_bounds__(THREADS)
+    group_norm_planes_f32(IN(float) x, IN(float) weight, IN(float) bias, OUT(float) out, int channels, int groups, int area,
+                          double eps, int silu) {
+  STATIC_SHARED(double, scratch, 2 * THREADS / WARP);
+  int per_group = channels / groups, first = blockIdx.x * per_group;
+  long long count = (long long)per_group * area;
+  size_t base = (size_t(blockIdx.y) * channels + first) * area;
+  float origin = x[base];
+  double sums[2] = {0.0, 0.0};
+#pragma unroll 4
+  for (long long i = threadIdx.x; i < count; i += THREADS) {
+    double d = double(float(x[base + i]) - origin);
+    sums[0] += d;
+    sums[1] += d * d;
+  }
+  block_sums<2>(sums, Shared<double>(scratch));
+  double mean = sums[0] / count, variance = sums[1] / count - mean * mean;
+  float shift = float(mean), rstd = float(1.0 / sqrt(fmax(variance, 0.0) + eps));
+#pragma unroll 4
+  for (long long i = threadIdx.x; i < count; i += THREADS) {
+    int channel = first + int(i / area);
+    float y = ((float(x[base + i]) - origin) - shift) * rstd * weight[channel] + bias[channel];
+    out[base + i] = silu ? __fdividef(y, 1.f + expf(fminf(-y, 87.f))) : y;
+  }
+}

@@ -25,4 +25,4 @@ pub use feature_map::{FeatureMap, Padding};
 pub use norm::GroupNorm;
 pub use pool::Pool;
 pub use recycle::Recycler;
-pub use tensors::{GPU_ARITHMETIC, GpuPrecision, TensorConv};
+pub use tensors::{GPU_ARITHMETIC, GpuPrecision, TensorConv, TensorGroupNorm};

@@ -2,13 +2,12 @@
 //! is the slow twin of [`Host`](super::host::Host), and there tests compare the two.
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::Module as _;
 use candle_nn::ops::softmax_last_dim;
 
 use super::backend::Backend;
 use super::config::NORM_EPS;
 use super::error::Error;
-use crate::nn::{Activation, GpuPrecision, Padding, TensorConv};
+use crate::nn::{Activation, GpuPrecision, Padding, TensorConv, TensorGroupNorm};
 
 /// Scores of one image that attention holds at a time: 256 MiB. Images of 512 pixels (4,096 tokens) and less are one block.
 const BLOCK_SCORES: usize = 1 << 26;
@@ -26,7 +25,7 @@ pub(crate) struct Tensors {
 impl Backend for Tensors {
     type Map = Tensor;
     type Conv = TensorConv;
-    type Norm = candle_nn::GroupNorm;
+    type Norm = TensorGroupNorm;
 
     fn conv_layer(
         &self,
@@ -40,17 +39,13 @@ impl Backend for Tensors {
         Ok(layer.with_precision(self.precision)?)
     }
 
-    fn norm_layer(
-        &self,
-        groups: usize,
-        weight: Vec<f32>,
-        bias: Vec<f32>,
-    ) -> Result<candle_nn::GroupNorm, Error> {
-        let channels = weight.len();
-        let weight = Tensor::from_vec(weight, channels, &self.device)?;
-        let bias = Tensor::from_vec(bias, channels, &self.device)?;
-        Ok(candle_nn::GroupNorm::new(
-            weight, bias, channels, groups, NORM_EPS,
+    fn norm_layer(&self, groups: usize, weight: Vec<f32>, bias: Vec<f32>) -> Result<TensorGroupNorm, Error> {
+        Ok(TensorGroupNorm::new(
+            weight,
+            bias,
+            groups,
+            NORM_EPS,
+            &self.device,
         )?)
     }
 
@@ -63,20 +58,19 @@ impl Backend for Tensors {
     }
 
     fn norm(
-        layer: &candle_nn::GroupNorm,
+        layer: &TensorGroupNorm,
         x: &Tensor,
         activation: Activation,
         _: Padding,
     ) -> Result<Tensor, Error> {
-        let y = layer.forward(x)?;
         Ok(match activation {
-            Activation::None => y,
-            Activation::Relu => y.relu()?,
-            Activation::Silu => y.silu()?,
+            Activation::None => layer.forward(x, false)?,
+            Activation::Silu => layer.forward(x, true)?,
+            Activation::Relu => layer.forward(x, false)?.relu()?,
         })
     }
 
-    fn norm_own(layer: &candle_nn::GroupNorm, x: Tensor, activation: Activation) -> Result<Tensor, Error> {
+    fn norm_own(layer: &TensorGroupNorm, x: Tensor, activation: Activation) -> Result<Tensor, Error> {
         Self::norm(layer, &x, activation, Padding::NONE)
     }
 

@@ -57,6 +57,17 @@ impl Map {
     }
 }
 
+/// Of a map `[batch, channels, pixels]`.
+fn planes(map: &Map, x: &[f32], weight: &[f32], bias: &[f32], silu: bool) -> Launch {
+    let work = work::group_norm_planes(map.batch, map.channels, map.groups, map.pixels);
+    let grid = (map.groups, map.batch);
+    Launch::new(Op::Norm, "group_norm_planes_f32", grid, 256, work)
+        .buffers([x.into(), weight.into(), bias.into(), Element::F32.zeros(x.len())])
+        .ints([map.channels, map.groups, map.pixels])
+        .arg(Arg::F64(1e-6))
+        .ints([usize::from(silu)])
+}
+
 /// A launch over four pixels a thread.
 fn pixels(name: String, batch: usize, area: usize, element: usize) -> Launch {
     let grid = (area.div_ceil(4).div_ceil(256), batch);
@@ -94,7 +105,10 @@ pub(crate) fn cases() -> Vec<Case> {
     let x = wave(batch * map.pixels * channels, 0.3);
     let (partial, per_channel) = (wave(batch * map.parts() * 2 * channels, 0.4), wave(channels, 0.9));
     let affine = wave(batch * 2 * channels, 0.6);
-    let mut cases = vec![from_bytes(&[7; 3 * 1024], 1)];
+    let mut cases = vec![
+        from_bytes(&[7; 3 * 1024], 1),
+        planes(&map, &x, &per_channel, &per_channel, true),
+    ];
     for kind in Element::ALL {
         cases.extend([
             map.sums(kind, &x),
@@ -139,6 +153,19 @@ pub(crate) fn group_norm_is_the_cpus_even_far_from_zero() {
                     .row_mut(n, y)
                     .copy_from_slice(&x[start..start + width * channels]);
             }
+        }
+        if kind == Element::F32 {
+            // The same numbers, channel by channel.
+            let by_channel = |x: &[f32]| -> Vec<f32> {
+                let image = map.pixels * channels;
+                let at =
+                    |i: usize| (i / image) * image + (i % map.pixels) * channels + i % image / map.pixels;
+                (0..x.len()).map(|i| x[at(i)]).collect()
+            };
+            let want = norm.forward(&input, Activation::Silu, Padding::NONE).unwrap();
+            let launch = planes(&map, &by_channel(&x), &weight, &bias, true);
+            let found = runner.run(&launch).f32s(3);
+            assert_near("planes", &found, &by_channel(want.data()), 1e-5, 1e-3);
         }
         let partial = runner.run(&map.sums(kind, &x)).f32s(1);
         let affine = runner

@@ -1,8 +1,11 @@
-//! The convolution in candle's tensors: f32, channels first, on any of candle's devices. Made for GPUs; on the processor
-//! it is the slow twin of [`Conv2d`](super::Conv2d).
+//! Convolution and group norm in candle's tensors: f32, channels first, on any of candle's devices. Made for GPUs; on the
+//! processor they are the slow twins of [`Conv2d`](super::Conv2d) and [`GroupNorm`](super::GroupNorm).
 
 #[cfg(feature = "cudnn")]
 mod cudnn;
+mod group_norm;
+
+pub use group_norm::TensorGroupNorm;
 
 use candle_core::{DType, Device, Result, Tensor};
 

@@ -632,6 +632,19 @@ pub fn group_norm_apply(batch: usize, pixels: usize, channels: usize, element: u
     }
 }
 
+/// `group_norm_planes_f32`: x twice, the second time from the cache where a group fits there.
+pub fn group_norm_planes(batch: usize, channels: usize, groups: usize, area: usize) -> Work {
+    let all = product(&[batch, channels, area]);
+    let origins = product(&[batch, groups, 256]) * F32;
+    let parameters = 2 * channels as u64 * F32;
+    Work {
+        read: 4 * all * F32 + origins,
+        written: all * F32,
+        cached: 3 * all * F32 + origins - parameters,
+        flops: 36 * all,
+    }
+}
+
 /// `to_bytes` and `from_bytes_f32`, with numbers of `element` bytes.
 pub fn image_bytes(batch: usize, area: usize, element: usize) -> Work {
     let count = product(&[batch, 3, area]);
