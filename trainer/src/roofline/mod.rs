@@ -9,9 +9,11 @@ mod plan;
 mod report;
 mod step;
 pub mod work;
+mod work_chunked;
 
 pub use device::{A100, Device, H100};
 pub use plan::{GpuMemory, largest_batch};
 pub use report::tables;
 pub use step::{Part, Step};
 pub use work::Work;
+pub use work_chunked::Chunked;

@@ -7,9 +7,9 @@ use std::ops::{Add, Mul};
 
 /// Rows whose columns a thread sums, as `ROWS_PER_THREAD` in `kernels/common.cuh`.
 pub const ROWS_PER_PART: usize = 32;
-const F32: u64 = 4;
+pub(super) const F32: u64 = 4;
 
-/// Bytes that a kernel must move, and its f32 operations (a fused multiply-add is two).
+/// Bytes that a kernel must move, and its operations (a fused multiply-add is two).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Bytes read.
@@ -18,8 +18,10 @@ pub struct Work {
     pub written: u64,
     /// Those of both that caches can serve: tables, and what other blocks have just moved.
     pub cached: u64,
-    /// Operations.
+    /// Operations outside of tensor cores.
     pub flops: u64,
+    /// Operations of tensor cores in bf16.
+    pub tensor_flops: u64,
 }
 
 impl Work {
@@ -43,6 +45,7 @@ impl Add for Work {
             written: self.written + other.written,
             cached: self.cached + other.cached,
             flops: self.flops + other.flops,
+            tensor_flops: self.tensor_flops + other.tensor_flops,
         }
     }
 }
@@ -56,6 +59,7 @@ impl Mul<u64> for Work {
             written: self.written * times,
             cached: self.cached * times,
             flops: self.flops * times,
+            tensor_flops: self.tensor_flops * times,
         }
     }
 }
@@ -71,7 +75,7 @@ const GELU: u64 = 24;
 /// The same with its derivative.
 const GELU_SLOPE: u64 = 32;
 
-fn product(factors: &[usize]) -> u64 {
+pub(super) fn product(factors: &[usize]) -> u64 {
     factors.iter().map(|&factor| factor as u64).product()
 }
 
@@ -273,6 +277,7 @@ impl Conv {
             written: d as u64 * samples * element,
             cached: spectra - kernels as u64 * self.spectra_bytes(n) + table,
             flops: self.transforms(lines * (1 + d as u64), n) + 6 * d as u64 * lines * n as u64,
+            ..Work::default()
         }
     }
 
@@ -287,6 +292,7 @@ impl Conv {
             written: samples * element + spectra,
             cached: 3 * spectra - kernels as u64 * self.spectra_bytes(n) - 2 * sums + table,
             flops: self.transforms(lines * (2 + d as u64), n) + 18 * d as u64 * lines * n as u64,
+            ..Work::default()
         }
     }
 
@@ -309,6 +315,7 @@ impl Conv {
             written: self.spectra_bytes(self.n),
             cached: table,
             flops: self.transforms(lines, self.n),
+            ..Work::default()
         }
     }
 
@@ -321,6 +328,7 @@ impl Conv {
             written: lines * (self.length as u64 + 1) * F32,
             cached: table,
             flops: self.transforms(lines, self.n),
+            ..Work::default()
         }
     }
 
@@ -335,6 +343,7 @@ impl Conv {
             written: whole * COMPLEX,
             cached: table,
             flops: 17 * whole,
+            ..Work::default()
         }
     }
 
@@ -372,6 +381,7 @@ impl Conv {
             written: 4 * self.spectra_bytes(QUARTER),
             cached: table,
             flops: self.transforms(lines, QUARTER),
+            ..Work::default()
         }
     }
 
@@ -384,6 +394,7 @@ impl Conv {
             written: lines * QUARTER as u64 * COMPLEX,
             cached: table,
             flops: self.transforms(lines, QUARTER),
+            ..Work::default()
         }
     }
 
@@ -507,6 +518,7 @@ pub fn normals(batch: usize, count: usize) -> Work {
         written: all * F32,
         cached: batch as u64 * (count as u64 / 4) * 8,
         flops: 60 * all,
+        ..Work::default()
     }
 }
 
@@ -518,6 +530,7 @@ pub fn noised(batch: usize, count: usize) -> Work {
         written: 3 * all * F32,
         cached: all / 4 * 16,
         flops: 64 * all,
+        ..Work::default()
     }
 }
 
@@ -529,6 +542,7 @@ pub fn posterior_sample(batch: usize, count: usize) -> Work {
         written: all * F32,
         cached: all / 4 * 12,
         flops: 70 * all,
+        ..Work::default()
     }
 }
 
@@ -542,6 +556,7 @@ pub fn sampler_step(batch: usize, count: usize, element: usize) -> Work {
         written: all * F32,
         cached: small,
         flops: 90 * all,
+        ..Work::default()
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod autoencoder;
+mod chunked;
 mod conv;
 mod diffusion;
 mod elementwise;
@@ -40,6 +41,7 @@ fn all_cases() -> Vec<Case> {
         elementwise::cases(),
         norm::cases(),
         conv::cases(),
+        chunked::cases(),
         ssm::cases(),
         diffusion::cases(),
         optimizer::cases(),
