@@ -48,6 +48,12 @@ std::map<std::pair<std::string, int>, std::string> sites;
 std::vector<uint64_t> slots;
 std::vector<unsigned> exchanges;
 
+// A lane's fragments of a product, two sets in turn as the slots.
+struct Fragments {
+  uint32_t a[4], b[2];
+};
+std::vector<Fragments> fragments;
+
 // Time is counted in barriers: of the block, and of each warp.
 uint32_t epoch, block_number;
 std::vector<uint32_t> warp_epochs;
@@ -312,6 +318,26 @@ uint64_t exchange(uint64_t value, unsigned source, Site site) {
   return words[source];
 }
 
+void multiply_add(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
+  unsigned warp = current / WARP;
+  unsigned turn = slots[4 * MAX_THREADS + current]++ & 1;
+  Fragments *all = &fragments[(2 * warp + turn) * WARP];
+  memcpy(all[lane()].a, a, sizeof a);
+  memcpy(all[lane()].b, b, sizeof b);
+  fibres[current].site = site;
+  park(State::at_exchange);
+  auto number = [](uint32_t pair, unsigned k) { return __bfloat162float({uint16_t(pair >> 16 * (k % 2))}); };
+  unsigned group = lane() / 4, pair = lane() % 4;
+  for (unsigned i = 0; i < 4; i++) {
+    unsigned half_of_rows = i / 2, column = 2 * pair + i % 2;
+    for (unsigned k = 0; k < 16; k++) {
+      unsigned half = k / 8, source = k % 8 / 2;
+      float left = number(all[4 * group + source].a[2 * half + half_of_rows], k);
+      sums[i] += left * number(all[4 * column + source].b[half], k);
+    }
+  }
+}
+
 void *static_shared(const void *id, size_t bytes) {
   auto known = statics.find(id);
   if (known == statics.end()) {
@@ -338,6 +364,7 @@ Counts launch(dim3 grid, dim3 block, size_t shared_bytes, bool reverse, const st
     instructions.resize(MAX_THREADS / WARP);
   }
   slots.assign(5 * MAX_THREADS, 0);
+  fragments.resize(2 * MAX_THREADS);
   dynamic_bytes = (shared_bytes + 15) / 16 * 16;
   shared_memory.bytes = STATIC_BYTES + dynamic_bytes;
   shared_memory.storage.resize(shared_memory.bytes + 64);

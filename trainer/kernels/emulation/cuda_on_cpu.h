@@ -7,7 +7,8 @@
 //   - two threads that touch a word, one of them writing, with no barrier between (of the block, of the warp),
 //   - a barrier or a warp's exchange that not all threads reach, or that they reach in different places.
 // They count the bytes and the 32-byte sectors that are moved, too. Any barrier can be switched off by its place in the
-// source. Not covered: speed, `cp.async`, tensor cores.
+// source. A warp's product on tensor cores takes the lanes' fragments as the device does, and adds in f32 in the order of the
+// inner index. Not covered: speed, `cp.async`.
 #pragma once
 #include <cmath>
 #include <cstdarg>
@@ -155,6 +156,9 @@ template <class T> T shuffle(T value, unsigned source, Site site) {
   memcpy(&value, &bits, sizeof(T));
   return value;
 }
+
+/// `sums += a b` of a warp in bf16, by fragments: see tensor.cuh.
+void multiply_add(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site);
 
 /// A place in static shared memory that all threads of a block get alike; `id` names the declaration.
 void *static_shared(const void *id, size_t bytes);

@@ -14,4 +14,5 @@ pub use device::{A100, Device, H100};
 pub use plan::{GpuMemory, largest_batch};
 pub use report::tables;
 pub use step::{Part, Step};
+pub use work::Chunked;
 pub use work::Work;

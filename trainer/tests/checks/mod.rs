@@ -4,6 +4,7 @@
 //! `None` where there is none.
 
 pub(crate) mod autoencoder;
+pub(crate) mod chunked;
 pub(crate) mod conv;
 pub(crate) mod diffusion;
 pub(crate) mod elementwise;
@@ -37,6 +38,7 @@ pub(crate) fn all_cases() -> Vec<Case> {
         embed::cases(),
         norm::cases(),
         conv::cases(),
+        chunked::cases(),
         ssm::cases(),
         diffusion::cases(),
         optimizer::cases(),
@@ -56,6 +58,9 @@ macro_rules! for_each_check {
             conv {
                 the_convolution_is_the_cpus
                 the_convolution_of_long_sequences_is_the_cpus
+            }
+            chunked {
+                the_chunked_convolution_is_the_cpus
             }
             diffusion {
                 training_starts_from_the_cpus_numbers

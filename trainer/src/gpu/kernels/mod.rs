@@ -1,6 +1,7 @@
 //! How each kernel of `trainer/kernels` is launched: one function a kernel, one file a source. The comment above a kernel
 //! says what its arguments hold; the order here is the same. `B` is a place in the device's memory.
 
+pub mod chunked;
 pub mod column_sums;
 pub mod diffusion;
 pub mod elementwise;

@@ -162,8 +162,8 @@ impl Product {
                 + bytes(self.inner, self.cols, &self.b)
                 + if self.beta == 0.0 { 0 } else { out },
             written: out,
-            cached: 0,
             flops: 2 * (self.rows * self.cols * self.inner) as u64,
+            ..Work::default()
         }
     }
 }

@@ -21,6 +21,7 @@ pub fn broadcast_rows(rows: usize, period: usize, cols: usize) -> Work {
         written: count * F32,
         cached: (reads - once) * F32,
         flops: reads - count,
+        ..Work::default()
     }
 }
 
@@ -32,6 +33,7 @@ pub fn timestep_features(batch: usize, width: usize, element: usize) -> Work {
         written: count * element as u64,
         cached: (count - batch as u64) * (INT + F32),
         flops: count * 64,
+        ..Work::default()
     }
 }
 
@@ -48,6 +50,7 @@ pub fn silu(rows: usize, cols: usize, with_table: bool, element: usize) -> Work 
         written: count * (F32 + element as u64),
         cached: (count - cols as u64) * F32 + labels,
         flops: count * (SIGMOID + 3),
+        ..Work::default()
     }
 }
 
@@ -70,6 +73,7 @@ pub fn add_label_rows(batch: usize, cols: usize) -> Work {
         written: count * F32,
         cached: (count - batch as u64) * INT,
         flops: count,
+        ..Work::default()
     }
 }
 

@@ -3,12 +3,14 @@
 //! `element` is the size of an activation in bytes: 2 or 4. Statistics, gradients of parameters, the residual stream and
 //! everything of the state space model's kernels are f32.
 
+mod chunked;
 mod embed;
 
 use std::ops::{Add, Mul};
 
 use crate::model::{Bidirectional, ModelConfig};
 
+pub use chunked::Chunked;
 pub use embed::{
     add_label_rows, broadcast_rows, images_of_tokens, silu, silu_backward, timestep_features,
     tokens_of_images,
@@ -18,7 +20,7 @@ pub use embed::{
 pub const ROWS_PER_PART: usize = 32;
 const F32: u64 = 4;
 
-/// Bytes that a kernel must move, and its f32 operations (a fused multiply-add is two).
+/// Bytes that a kernel must move, and its operations (a fused multiply-add is two).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Bytes read.
@@ -27,8 +29,10 @@ pub struct Work {
     pub written: u64,
     /// Those of both that caches can serve: tables, and what other blocks have just moved.
     pub cached: u64,
-    /// Operations.
+    /// Operations outside of tensor cores.
     pub flops: u64,
+    /// Operations of tensor cores in bf16.
+    pub tensor_flops: u64,
 }
 
 impl Work {
@@ -52,6 +56,7 @@ impl Add for Work {
             written: self.written + other.written,
             cached: self.cached + other.cached,
             flops: self.flops + other.flops,
+            tensor_flops: self.tensor_flops + other.tensor_flops,
         }
     }
 }
@@ -65,6 +70,7 @@ impl Mul<u64> for Work {
             written: self.written * times,
             cached: self.cached * times,
             flops: self.flops * times,
+            tensor_flops: self.tensor_flops * times,
         }
     }
 }
@@ -317,6 +323,7 @@ impl Conv {
             written: d as u64 * samples * element,
             cached: spectra - kernels as u64 * self.spectra_bytes(n) + table,
             flops: self.transforms(lines * (1 + d as u64), n) + 6 * d as u64 * lines * n as u64,
+            ..Work::default()
         }
     }
 
@@ -331,6 +338,7 @@ impl Conv {
             written: samples * element + spectra,
             cached: 3 * spectra - kernels as u64 * self.spectra_bytes(n) - 2 * sums + table,
             flops: self.transforms(lines * (2 + d as u64), n) + 18 * d as u64 * lines * n as u64,
+            ..Work::default()
         }
     }
 
@@ -353,6 +361,7 @@ impl Conv {
             written: self.spectra_bytes(self.n),
             cached: table,
             flops: self.transforms(lines, self.n),
+            ..Work::default()
         }
     }
 
@@ -365,6 +374,7 @@ impl Conv {
             written: lines * (self.length as u64 + 1) * F32,
             cached: table,
             flops: self.transforms(lines, self.n),
+            ..Work::default()
         }
     }
 
@@ -379,6 +389,7 @@ impl Conv {
             written: whole * COMPLEX,
             cached: table,
             flops: 17 * whole,
+            ..Work::default()
         }
     }
 
@@ -416,6 +427,7 @@ impl Conv {
             written: 4 * self.spectra_bytes(QUARTER),
             cached: table,
             flops: self.transforms(lines, QUARTER),
+            ..Work::default()
         }
     }
 
@@ -428,6 +440,7 @@ impl Conv {
             written: lines * QUARTER as u64 * COMPLEX,
             cached: table,
             flops: self.transforms(lines, QUARTER),
+            ..Work::default()
         }
     }
 
@@ -551,6 +564,7 @@ pub fn normals(batch: usize, count: usize) -> Work {
         written: all * F32,
         cached: batch as u64 * (count as u64 / 4) * 8,
         flops: 60 * all,
+        ..Work::default()
     }
 }
 
@@ -562,6 +576,7 @@ pub fn noised(batch: usize, count: usize) -> Work {
         written: 3 * all * F32,
         cached: all / 4 * 16,
         flops: 64 * all,
+        ..Work::default()
     }
 }
 
@@ -573,6 +588,7 @@ pub fn posterior_sample(batch: usize, count: usize) -> Work {
         written: all * F32,
         cached: all / 4 * 12,
         flops: 70 * all,
+        ..Work::default()
     }
 }
 
@@ -586,6 +602,7 @@ pub fn sampler_step(batch: usize, count: usize, element: usize) -> Work {
         written: all * F32,
         cached: small,
         flops: 90 * all,
+        ..Work::default()
     }
 }
 
@@ -642,6 +659,7 @@ pub fn group_norm_planes(batch: usize, channels: usize, groups: usize, area: usi
         written: all * F32,
         cached: 3 * all * F32 + origins - parameters,
         flops: 36 * all,
+        ..Work::default()
     }
 }
 
