@@ -80,7 +80,11 @@ impl Device {
     pub fn floor(&self, work: Work) -> f64 {
         let memory = work.memory_bytes() as f64 / self.bandwidth;
         let cache = work.bytes() as f64 / self.cache_bandwidth;
-        memory.max(cache).max(work.flops as f64 / self.f32_flops)
+        let tensor = work.tensor_flops as f64 / self.tensor_flops;
+        memory
+            .max(cache)
+            .max(tensor)
+            .max(work.flops as f64 / self.f32_flops)
     }
 
     /// The same of commands of a kind: matrix products run at their own peak.
@@ -99,20 +103,28 @@ impl Device {
         let cache = work.bytes() as f64 / (BANDWIDTH_SHARE * self.cache_bandwidth);
         memory
             .max(cache)
+            .max(work.tensor_flops as f64 / (self.matmul_share * self.tensor_flops))
             .max(work.flops as f64 / (F32_SHARE * self.f32_flops))
     }
 
-    /// What bounds it: memory, the cache, or arithmetic.
+    /// What bounds it: memory, the cache, tensor cores, or other arithmetic.
     pub fn bound(&self, work: Work) -> &'static str {
-        let memory = work.memory_bytes() as f64 / (BANDWIDTH_SHARE * self.bandwidth);
-        let cache = work.bytes() as f64 / (BANDWIDTH_SHARE * self.cache_bandwidth);
-        let arithmetic = work.flops as f64 / (F32_SHARE * self.f32_flops);
-        if memory >= cache && memory >= arithmetic {
-            "memory"
-        } else if cache >= arithmetic {
-            "cache"
-        } else {
-            "f32"
-        }
+        let times = [
+            (
+                "memory",
+                work.memory_bytes() as f64 / (BANDWIDTH_SHARE * self.bandwidth),
+            ),
+            (
+                "cache",
+                work.bytes() as f64 / (BANDWIDTH_SHARE * self.cache_bandwidth),
+            ),
+            ("f32", work.flops as f64 / (F32_SHARE * self.f32_flops)),
+            (
+                "tensor",
+                work.tensor_flops as f64 / (self.matmul_share * self.tensor_flops),
+            ),
+        ];
+        let longest = times.into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a });
+        longest.map_or("", |(name, _)| name)
     }
 }

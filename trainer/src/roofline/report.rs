@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{A100, Device, GpuMemory, H100, Step, largest_batch};
+use super::step::conv_of;
+use super::{A100, Chunked, Device, GpuMemory, H100, Step, largest_batch};
 use crate::config::Recompute;
 use crate::cost::{Dit, TRAINING_PASSES};
 use crate::model::ModelConfig;
@@ -40,6 +41,7 @@ pub fn tables() -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let _ = kernels(&mut out)
+        .and_then(|()| convolutions(&mut out))
         .and_then(|()| steps(&mut out))
         .and_then(|()| memory(&mut out))
         .and_then(|()| all_reduce(&mut out));
@@ -87,6 +89,48 @@ fn kernels(out: &mut String) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// Both forms of the convolution: forward, and the gradient of its input. Of the transforms the latter is a part of the whole
+/// backward, which is shown.
+fn convolutions(out: &mut String) -> std::fmt::Result {
+    writeln!(
+        out,
+        "### The convolution of one block by transforms, and by chunks, expected ms\n"
+    )?;
+    writeln!(
+        out,
+        "| | L | images | forward by transforms | by chunks | bound | backward by transforms | of it by chunks: the input's | bound |"
+    )?;
+    writeln!(out, "|---|--:|--:|--:|--:|---|--:|--:|---|")?;
+    for device in DEVICES {
+        for (input_size, batch) in SHAPES {
+            let model = xl(input_size);
+            let conv = conv_of(&model, batch);
+            let chunked = Chunked {
+                length: conv.length,
+                dim: conv.dim,
+                batch,
+                directions: conv.directions,
+                parts: batch,
+                element: conv.element,
+            };
+            let (forward, adjoint) = (chunked.forward(), chunked.adjoint());
+            writeln!(
+                out,
+                "| {} | {} | {batch} | {} | {} | {} | {} | {} | {} |",
+                device.name,
+                model.length(),
+                ms(device.expected(conv.whole_forward())),
+                ms(device.expected(forward)),
+                device.bound(forward),
+                ms(device.expected(conv.whole_backward())),
+                ms(device.expected(adjoint)),
+                device.bound(adjoint),
+            )?;
+        }
+    }
+    writeln!(out)
 }
 
 fn steps(out: &mut String) -> std::fmt::Result {
