@@ -165,6 +165,18 @@ pub enum Precision {
     Bf16,
 }
 
+/// How the forward of the long convolution is computed on a GPU; its backward goes by transforms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConvForm {
+    /// By fast Fourier transforms in f32.
+    #[default]
+    Transforms,
+    /// By chunks of samples whose states go from one to the next, in f32; with bf16 activations their products are those of
+    /// tensor cores, whose factors are bf16, too.
+    Chunks,
+}
+
 /// What the backward pass computes again instead of keeping it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -224,6 +236,8 @@ pub struct RunConfig {
     pub recompute: Recompute,
     /// On a GPU, whether a step is captured as a CUDA graph: all of its launches are one.
     pub cuda_graph: bool,
+    /// On a GPU, how the forward of the long convolution is computed.
+    pub conv: ConvForm,
     /// Threads; 0: all cores.
     pub threads: usize,
 }
@@ -248,6 +262,7 @@ impl Default for RunConfig {
             precision: Precision::F32,
             recompute: Recompute::None,
             cuda_graph: false,
+            conv: ConvForm::Transforms,
             threads: 0,
         }
     }

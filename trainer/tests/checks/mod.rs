@@ -96,6 +96,7 @@ macro_rules! for_each_check {
                 ten_steps_are_those_of_the_processor
                 ten_steps_in_bf16_stay_near_the_processors_f32
                 every_option_of_the_model_is_the_processors
+                the_convolution_by_chunks_trains_alike
                 micro_batches_and_recomputation_change_nothing
                 a_step_without_a_finite_loss_changes_nothing
                 a_run_is_told_of_its_steps_late_and_completely

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shards::loader::{Batch, Position};
 use trainer::checkpoint::Buffers;
-use trainer::config::{Config, Precision, Recompute};
+use trainer::config::{Config, ConvForm, Precision, Recompute};
 use trainer::distributed::Single;
 use trainer::fit::{Engine, Learner};
 use trainer::gpu::model::DeviceModel;
@@ -170,6 +170,17 @@ pub(crate) fn every_option_of_the_model_is_the_processors() {
         config.optim.weight_decay = 0.1;
     });
     compare("patches, positions", &patches, 2, &F32);
+}
+
+pub(crate) fn the_convolution_by_chunks_trains_alike() {
+    let chunks = |precision| {
+        with(|config| {
+            config.run.conv = ConvForm::Chunks;
+            config.run.precision = precision;
+        })
+    };
+    compare("chunks", &chunks(Precision::F32), 3, &F32);
+    compare("chunks in bf16", &chunks(Precision::Bf16), 3, &BF16);
 }
 
 pub(crate) fn micro_batches_and_recomputation_change_nothing() {

@@ -17,13 +17,14 @@ pub use places::{Inputs, Outputs, schedule_tables};
 use places::{Constants, Linear, Parameters};
 use ssm::Ssm;
 
+use super::kernels::chunked::STATES;
 use super::kernels::column_sums::{Partials, add_column_sums, column_partials, rounded_column_partials};
 use super::kernels::embed::broadcast_rows;
 use super::kernels::long_conv::{LONGEST, size_for};
 use super::kernels::parts;
 use super::launch::Element;
 use super::program::{Builder, Matrix, Slot, Space};
-use crate::config::{Config, Precision};
+use crate::config::{Config, ConvForm, Precision};
 use crate::diffusion::Schedule;
 use crate::model::{Error, Keep, ModelConfig, ParamLayout};
 
@@ -64,6 +65,16 @@ impl DeviceModel {
                 ),
             });
         };
+        if config.run.conv == ConvForm::Chunks && model.state_size > 2 * STATES {
+            return Err(Error::Config {
+                key: "state_size",
+                why: format!(
+                    "{} is more than {}, the most with run.conv=chunks",
+                    model.state_size,
+                    2 * STATES
+                ),
+            });
+        }
         if model.state_size > 512 {
             return Err(Error::Config {
                 key: "state_size",
@@ -83,7 +94,7 @@ impl DeviceModel {
             keep: config.run.recompute.into(),
             parameters: layout.total(),
             constants: Constants::new(&model, &layout, &schedule, n),
-            ssm: Ssm::new(&model, n, element),
+            ssm: Ssm::new(&model, n, element, config.run.conv),
             training: step::Training::new(config, schedule.len(), layout.ssm_ranges().len(), ranks),
             params: Parameters::new(layout, element),
             config: model,
@@ -149,7 +160,7 @@ impl DeviceModel {
 
     /// Bytes of the spectra of all blocks, for sampling.
     pub fn all_spectra_bytes(&self) -> usize {
-        self.config.depth * self.ssm.spectra_bytes()
+        self.config.depth * self.ssm.prepared_bytes()
     }
 
     fn spectra_bytes(&self) -> usize {

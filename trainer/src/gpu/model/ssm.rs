@@ -3,15 +3,17 @@
 use std::ops::Range;
 
 use super::places::{Constants, Parameters};
+use crate::config::ConvForm;
+use crate::gpu::kernels::chunked;
 use crate::gpu::kernels::long_conv::{
     self, LONGEST, QUARTER, add_skip, inner_backward, inner_forward, inner_gradients, inner_spectra, merge,
     split,
 };
 use crate::gpu::kernels::ssm_kernel::Bank;
 use crate::gpu::launch::Element;
-use crate::gpu::program::{Builder, Slot};
+use crate::gpu::program::{Builder, Slot, Space};
 use crate::model::ModelConfig;
-use crate::roofline::work::Conv;
+use crate::roofline::work::{Chunked, Conv};
 
 /// Bytes of a complex number.
 const COMPLEX: usize = 8;
@@ -23,6 +25,15 @@ pub(super) struct Ssm {
     bank: Bank,
     element: Element,
     train_b: bool,
+    /// Whether the forward goes by chunks; the backward goes by transforms, which give the gradients of the kernels.
+    by_chunks: bool,
+}
+
+/// What is computed of a block's parameters before its convolution.
+struct Prepared {
+    spectra: Slot,
+    /// Fragments and powers of the chunks, if any.
+    matrices: Option<[Slot; 2]>,
 }
 
 /// Where one block's parameters lie.
@@ -45,7 +56,7 @@ impl SsmRanges {
 }
 
 impl Ssm {
-    pub(super) fn new(config: &ModelConfig, n: usize, element: Element) -> Self {
+    pub(super) fn new(config: &ModelConfig, n: usize, element: Element, form: ConvForm) -> Self {
         Self {
             conv: Conv::of_model(config, 1, n, element.bytes()),
             bank: Bank {
@@ -56,6 +67,7 @@ impl Ssm {
             },
             element,
             train_b: config.train_b,
+            by_chunks: form == ConvForm::Chunks,
         }
     }
 
@@ -64,14 +76,55 @@ impl Ssm {
         self.conv.directions * self.conv.dim * self.conv.n
     }
 
-    /// Bytes of a block's spectra.
-    pub(super) fn spectra_bytes(&self) -> usize {
-        self.spectra_count() * COMPLEX
+    /// Bytes of a line's fragments and powers.
+    fn matrix_bytes(&self) -> [usize; 2] {
+        [4 * chunked::fragments(self.element), 4 * 4 * chunked::STATES]
     }
 
-    /// `space`'s part for the spectra of block `index`.
-    pub(super) fn spectra_of(&self, space: crate::gpu::program::Space, index: usize) -> Slot {
-        Slot::new(space, index * self.spectra_bytes(), self.spectra_count(), COMPLEX)
+    /// Numbers of eight bytes of what is prepared for a block.
+    pub(super) fn prepared_count(&self) -> usize {
+        let lines = 2 * self.conv.dim;
+        let matrices: usize = self.matrix_bytes().iter().sum();
+        self.spectra_count()
+            + if self.by_chunks {
+                lines * matrices / COMPLEX
+            } else {
+                0
+            }
+    }
+
+    /// Bytes of what is prepared for a block, so that the next one begins where allocations do.
+    pub(super) fn prepared_bytes(&self) -> usize {
+        (self.prepared_count() * COMPLEX).next_multiple_of(256)
+    }
+
+    /// The place of what is prepared for block `index`.
+    pub(super) fn prepared_of(&self, index: usize) -> Slot {
+        let offset = index * self.prepared_bytes();
+        Slot::new(Space::Spectra, offset, self.prepared_count(), COMPLEX)
+    }
+
+    fn parts(&self, prepared: Slot) -> Prepared {
+        let spectra = prepared.part(0, self.spectra_count());
+        let matrices = self.by_chunks.then(|| {
+            let lines = 2 * self.conv.dim;
+            let [fragments, powers] = self.matrix_bytes().map(|bytes| lines * bytes);
+            let start = spectra.offset + spectra.bytes;
+            let at = |offset, bytes| Slot::new(prepared.space, offset, bytes / 4, 4);
+            [at(start, fragments), at(start + fragments, powers)]
+        });
+        Prepared { spectra, matrices }
+    }
+
+    fn chunks(&self, batch: usize) -> Chunked {
+        Chunked {
+            length: self.conv.length,
+            dim: self.conv.dim,
+            batch,
+            directions: self.conv.directions,
+            parts: batch,
+            element: self.element.bytes(),
+        }
     }
 
     fn of_batch(&self, batch: usize) -> Conv {
@@ -87,20 +140,34 @@ impl Ssm {
         b.take(lines * 4 * QUARTER, COMPLEX)
     }
 
-    /// Computes the spectra of a block's kernels.
-    pub(super) fn spectra(
+    /// Computes the spectra of a block's kernels, and the matrices of its chunks.
+    pub(super) fn prepare(
         &self,
         b: &mut Builder,
         params: &Parameters,
         constants: &Constants,
         ranges: &SsmRanges,
-        spectra: Slot,
+        prepared: Slot,
     ) {
         let (conv, lines) = (&self.conv, 2 * self.conv.dim);
+        let Prepared { spectra, matrices } = self.parts(prepared);
         let kernels = b.floats(lines * conv.length);
         let states = ranges.states.clone().map(|range| params.value(&range));
         b.launch(self.bank.kernels(states, kernels));
         let skip = params.value(&ranges.skip);
+        if let Some([fragments, powers]) = matrices {
+            // Without a backward by chunks no slopes are written: any place will do for them.
+            let slopes = (self.element == Element::Bf16).then_some(kernels);
+            b.launch(chunked::matrices(
+                &self.chunks(1),
+                [self.bank.states, 0],
+                self.bank.disc,
+                states,
+                skip,
+                [fragments, powers],
+                slopes,
+            ));
+        }
         if self.is_split() {
             let quarters = Self::quarters(b, lines);
             b.launch(split(
@@ -126,9 +193,17 @@ impl Ssm {
         constants: &Constants,
         batch: usize,
         [u, y]: [Slot; 2],
-        spectra: Slot,
+        prepared: Slot,
     ) {
         let conv = self.of_batch(batch);
+        let Prepared { spectra, matrices } = self.parts(prepared);
+        if let Some(matrices) = matrices {
+            let shape = self.chunks(batch);
+            let carries = b.take(chunked::carries(&shape), COMPLEX);
+            b.launch(chunked::forward(self.element, &shape, u, matrices, carries, y));
+            b.give(carries);
+            return;
+        }
         if !self.is_split() {
             b.launch(long_conv::forward(
                 self.element,
@@ -160,9 +235,10 @@ impl Ssm {
         ranges: &SsmRanges,
         batch: usize,
         [u, dy, du]: [Slot; 3],
-        spectra: Slot,
+        prepared: Slot,
     ) {
         let conv = self.of_batch(batch);
+        let spectra = self.parts(prepared).spectra;
         let lines = 2 * conv.dim;
         let sums = b.take(conv.parts * self.spectra_count(), COMPLEX);
         let skip = params.grad(&ranges.skip);

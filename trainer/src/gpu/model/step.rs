@@ -95,10 +95,10 @@ impl DeviceModel {
             .collect();
         if self.keep == Keep::All {
             for (index, block) in blocks.iter().enumerate() {
-                let spectra = self.ssm.spectra_of(Space::Spectra, index);
+                let spectra = self.ssm.prepared_of(index);
                 let ssm = &block.ssm;
                 self.ssm
-                    .spectra(&mut b, &self.params, &self.constants, ssm, spectra);
+                    .prepare(&mut b, &self.params, &self.constants, ssm, spectra);
             }
         }
         for start in (0..images).step_by(self.training.micro) {
@@ -131,7 +131,7 @@ impl DeviceModel {
         let (mut tokens, embedded) = self.embed(&mut b, images, branches, x, timesteps, labels);
         for index in 0..self.config.depth {
             let ranges = self.block_ranges(index);
-            let spectra = self.ssm.spectra_of(Space::Spectra, index);
+            let spectra = self.ssm.prepared_of(index);
             let (out, kept) =
                 self.block_forward(&mut b, &ranges, images, spectra, tokens, embedded.condition);
             self.give_kept(&mut b, &kept);
@@ -151,9 +151,9 @@ impl DeviceModel {
         let mut b = Builder::default();
         for index in 0..self.config.depth {
             let ranges = self.block_ranges(index).ssm;
-            let spectra = self.ssm.spectra_of(Space::Spectra, index);
+            let spectra = self.ssm.prepared_of(index);
             self.ssm
-                .spectra(&mut b, &self.params, &self.constants, &ranges, spectra);
+                .prepare(&mut b, &self.params, &self.constants, &ranges, spectra);
         }
         b.finish()
     }
@@ -161,10 +161,10 @@ impl DeviceModel {
     /// The spectra of a block: there, or computed anew into `room`.
     fn spectra_for(&self, b: &mut Builder, ranges: &BlockRanges, index: usize, room: Option<Slot>) -> Slot {
         match room {
-            None => self.ssm.spectra_of(Space::Spectra, index),
+            None => self.ssm.prepared_of(index),
             Some(room) => {
                 self.ssm
-                    .spectra(b, &self.params, &self.constants, &ranges.ssm, room);
+                    .prepare(b, &self.params, &self.constants, &ranges.ssm, room);
                 room
             }
         }
@@ -245,7 +245,7 @@ impl DeviceModel {
     ) -> KeptForward {
         let (mut tokens, embedded) = self.embed(b, batch, 1, x, timesteps, labels);
         let condition = embedded.condition;
-        let room = (self.keep == Keep::Inputs).then(|| b.take(self.ssm.spectra_bytes() / 8, 8));
+        let room = (self.keep == Keep::Inputs).then(|| b.take(self.ssm.prepared_count(), 8));
         let mut kept_blocks = Vec::with_capacity(blocks.len());
         for (index, ranges) in blocks.iter().enumerate() {
             let spectra = self.spectra_for(b, ranges, index, room);
@@ -288,7 +288,7 @@ impl DeviceModel {
         for (index, (ranges, kept)) in blocks.iter().zip(kept.blocks).enumerate().rev() {
             let (kept, spectra) = match kept {
                 KeptBlock::All(kept) => {
-                    let there = || self.ssm.spectra_of(Space::Spectra, index);
+                    let there = || self.ssm.prepared_of(index);
                     (*kept, room.unwrap_or_else(there))
                 }
                 KeptBlock::Input(input) => {
