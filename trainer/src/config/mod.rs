@@ -165,7 +165,7 @@ pub enum Precision {
     Bf16,
 }
 
-/// How the forward of the long convolution is computed on a GPU; its backward goes by transforms.
+/// How the long convolution and its backward are computed on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConvForm {
@@ -236,7 +236,7 @@ pub struct RunConfig {
     pub recompute: Recompute,
     /// On a GPU, whether a step is captured as a CUDA graph: all of its launches are one.
     pub cuda_graph: bool,
-    /// On a GPU, how the forward of the long convolution is computed.
+    /// On a GPU, how the long convolution is computed.
     pub conv: ConvForm,
     /// Threads; 0: all cores.
     pub threads: usize,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::step::conv_of;
-use super::{A100, Chunked, Device, GpuMemory, H100, Step, largest_batch};
+use super::{A100, Chunked, Device, GpuMemory, H100, Step, largest_batch, work};
 use crate::config::Recompute;
 use crate::cost::{Dit, TRAINING_PASSES};
 use crate::model::ModelConfig;
@@ -91,8 +91,7 @@ fn kernels(out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// Both forms of the convolution: forward, and the gradient of its input. Of the transforms the latter is a part of the whole
-/// backward, which is shown.
+/// Both forms of the convolution, with what is once a step: spectra and S4D kernels, or matrices, and the gradients of parameters.
 fn convolutions(out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
@@ -100,9 +99,9 @@ fn convolutions(out: &mut String) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "| | L | images | forward by transforms | by chunks | bound | backward by transforms | of it by chunks: the input's | bound |"
+        "| | L | images | forward by transforms | by chunks | backward by transforms | by chunks | once a step by transforms | by chunks | all by chunks, of all by transforms |"
     )?;
-    writeln!(out, "|---|--:|--:|--:|--:|---|--:|--:|---|")?;
+    writeln!(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
     for device in DEVICES {
         for (input_size, batch) in SHAPES {
             let model = xl(input_size);
@@ -115,18 +114,29 @@ fn convolutions(out: &mut String) -> std::fmt::Result {
                 parts: batch,
                 element: conv.element,
             };
-            let (forward, adjoint) = (chunked.forward(), chunked.adjoint());
+            let (channels, states) = (2 * conv.dim, model.state_size / 2);
+            let kernels = work::ssm_kernels(channels, states, conv.length)
+                + work::ssm_kernels_backward(channels, states, conv.length);
+            let times = [
+                [conv.whole_forward(), chunked.forward()],
+                [conv.whole_backward(), chunked.backward()],
+                [conv.whole_kernels() + kernels, chunked.whole_kernels(states)],
+            ]
+            .map(|pair| pair.map(|work| device.expected(work)));
+            let all = |form: usize| -> f64 { times.iter().map(|pair| pair[form]).sum() };
+            let [forward, backward, once] = times.map(|pair| pair.map(ms));
             writeln!(
                 out,
-                "| {} | {} | {batch} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {batch} | {} | {} | {} | {} | {} | {} | {:.0} % |",
                 device.name,
                 model.length(),
-                ms(device.expected(conv.whole_forward())),
-                ms(device.expected(forward)),
-                device.bound(forward),
-                ms(device.expected(conv.whole_backward())),
-                ms(device.expected(adjoint)),
-                device.bound(adjoint),
+                forward[0],
+                forward[1],
+                backward[0],
+                backward[1],
+                once[0],
+                once[1],
+                100.0 * all(1) / all(0),
             )?;
         }
     }

@@ -60,7 +60,7 @@ macro_rules! for_each_check {
                 the_convolution_of_long_sequences_is_the_cpus
             }
             chunked {
-                the_chunked_convolution_is_the_cpus
+                the_chunked_convolution_and_its_gradients_are_the_cpus
             }
             diffusion {
                 training_starts_from_the_cpus_numbers

@@ -1,4 +1,4 @@
-//! `chunked_conv.cu` and `chunked_conv_matrices.cu`: the long convolution by chunks whose states go from one to the next, for any
+//! `chunked_conv.cu`, `chunked_conv_matrices.cu`, `chunked_conv_moments.cu`: the long convolution by chunks whose states go from one to the next, for any
 //! length; in bf16 its products are those of tensor cores. The alternative to [`long_conv`](super::long_conv).
 
 use super::{THREADS, named};
@@ -9,6 +9,8 @@ use crate::roofline::work::Chunked;
 
 /// Complex states of a channel that the kernels have room for.
 pub const STATES: usize = 32;
+/// Samples of the longest sequence.
+pub const LONGEST: usize = 1 << 18;
 /// Threads of a block of the convolution, and its channels.
 const BLOCK: (usize, usize) = (512, 8);
 /// Bytes of shared memory of the states and of a tile's rows.
@@ -108,4 +110,55 @@ pub fn adjoint<B>(
     } else {
         convolve("", element, shape, 1, dy, matrices, carries, du).ints([1, 1])
     }
+}
+
+/// What the gradients of the parameters are made of, of `u` and `dy`: `moments` `[parts, 2 dim, 32, 4]` and `near`
+/// `[parts, 2 dim, 32]` f32. `matrices` are fragments, powers and, in bf16, slopes.
+pub fn moments<B>(
+    shape: &Chunked,
+    [u, dy]: [B; 2],
+    [fragments, powers]: [B; 2],
+    slopes: Option<B>,
+    to: [B; 2],
+) -> Launch<B> {
+    let (threads, channels) = BLOCK;
+    let element = if slopes.is_some() {
+        Element::Bf16
+    } else {
+        Element::F32
+    };
+    let grid = (2 * shape.parts, shape.dim.div_ceil(channels));
+    let name = named("chunked_conv_moments", element);
+    let launch = Launch::new(Op::Conv, name, grid, threads, shape.moments()).buffers([u, dy]);
+    let launch = match slopes {
+        Some(slopes) => launch.shared(162_048).buffers([fragments, slopes]),
+        None => launch.shared(41_472),
+    };
+    launch
+        .buffers([powers])
+        .buffers(to)
+        .ints([shape.batch, shape.length, shape.dim, shape.directions])
+}
+
+/// Adds the gradients of the parameters (in their order) and of the skip weights, given [`moments`]; those of B stay without
+/// `train_b`.
+pub fn gradients<B>(
+    shape: &Chunked,
+    states: usize,
+    disc: Discretization,
+    params: [B; 7],
+    from: [B; 2],
+    grads: [B; 7],
+    d_skip: B,
+    train_b: bool,
+) -> Launch<B> {
+    let kind = usize::from(disc == Discretization::Bilinear);
+    let grid = (2 * shape.dim, 1);
+    let work = shape.gradients(states);
+    Launch::new(Op::SsmKernel, "chunked_conv_gradients_f32", grid, 32, work)
+        .buffers(params)
+        .buffers(from)
+        .buffers(grads)
+        .buffers([d_skip])
+        .ints([shape.parts, states, kind, usize::from(train_b)])
 }

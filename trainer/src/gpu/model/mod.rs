@@ -17,7 +17,7 @@ pub use places::{Inputs, Outputs, schedule_tables};
 use places::{Constants, Linear, Parameters};
 use ssm::Ssm;
 
-use super::kernels::chunked::STATES;
+use super::kernels::chunked::{LONGEST as LONGEST_BY_CHUNKS, STATES};
 use super::kernels::column_sums::{Partials, add_column_sums, column_partials, rounded_column_partials};
 use super::kernels::embed::broadcast_rows;
 use super::kernels::long_conv::{LONGEST, size_for};
@@ -56,16 +56,20 @@ impl DeviceModel {
     pub fn new(config: &Config, ranks: usize) -> Result<Self, Error> {
         let model = config.model.clone();
         model.validate()?;
-        let Some(n) = size_for(model.length()) else {
+        let by_chunks = config.run.conv == ConvForm::Chunks;
+        let most = if by_chunks { LONGEST_BY_CHUNKS } else { LONGEST };
+        if model.length() > most {
             return Err(Error::Config {
                 key: "input_size",
                 why: format!(
-                    "the sequence length {} is more than {LONGEST}, the longest on a GPU",
-                    model.length()
+                    "the sequence length {} is more than {most}, the longest on a GPU{}",
+                    model.length(),
+                    if by_chunks { "" } else { " without run.conv=chunks" }
                 ),
             });
-        };
-        if config.run.conv == ConvForm::Chunks && model.state_size > 2 * STATES {
+        }
+        let n = size_for(model.length()).unwrap_or(LONGEST);
+        if by_chunks && model.state_size > 2 * STATES {
             return Err(Error::Config {
                 key: "state_size",
                 why: format!(

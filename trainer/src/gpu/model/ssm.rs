@@ -13,7 +13,7 @@ use crate::gpu::kernels::ssm_kernel::Bank;
 use crate::gpu::launch::Element;
 use crate::gpu::program::{Builder, Slot, Space};
 use crate::model::ModelConfig;
-use crate::roofline::work::{Chunked, Conv};
+use crate::roofline::work::{Chunked, Conv, FULL};
 
 /// Bytes of a complex number.
 const COMPLEX: usize = 8;
@@ -25,15 +25,16 @@ pub(super) struct Ssm {
     bank: Bank,
     element: Element,
     train_b: bool,
-    /// Whether the forward goes by chunks; the backward goes by transforms, which give the gradients of the kernels.
+    /// Whether the convolution goes by chunks, and not by transforms.
     by_chunks: bool,
 }
 
-/// What is computed of a block's parameters before its convolution.
-struct Prepared {
-    spectra: Slot,
-    /// Fragments and powers of the chunks, if any.
-    matrices: Option<[Slot; 2]>,
+/// The matrices of the chunks.
+struct Matrices {
+    /// Fragments and powers.
+    both: [Slot; 2],
+    /// In bf16, for the backward.
+    slopes: Option<Slot>,
 }
 
 /// Where one block's parameters lie.
@@ -76,24 +77,30 @@ impl Ssm {
         self.conv.directions * self.conv.dim * self.conv.n
     }
 
-    /// Bytes of a line's fragments and powers.
-    fn matrix_bytes(&self) -> [usize; 2] {
-        [4 * chunked::fragments(self.element), 4 * 4 * chunked::STATES]
+    /// Bytes of a line's fragments, powers and slopes.
+    fn matrix_bytes(&self) -> [usize; 3] {
+        let slopes = if self.element == Element::Bf16 {
+            4 * chunked::SLOPES
+        } else {
+            0
+        };
+        [
+            4 * chunked::fragments(self.element),
+            4 * 4 * chunked::STATES,
+            slopes,
+        ]
     }
 
-    /// Numbers of eight bytes of what is prepared for a block.
+    /// Numbers of eight bytes of what is computed of a block's parameters before its convolution: spectra, or matrices.
     pub(super) fn prepared_count(&self) -> usize {
-        let lines = 2 * self.conv.dim;
-        let matrices: usize = self.matrix_bytes().iter().sum();
-        self.spectra_count()
-            + if self.by_chunks {
-                lines * matrices / COMPLEX
-            } else {
-                0
-            }
+        if self.by_chunks {
+            2 * self.conv.dim * self.matrix_bytes().iter().sum::<usize>() / COMPLEX
+        } else {
+            self.spectra_count()
+        }
     }
 
-    /// Bytes of what is prepared for a block, so that the next one begins where allocations do.
+    /// Bytes of it, so that the next block's begin where allocations do.
     pub(super) fn prepared_bytes(&self) -> usize {
         (self.prepared_count() * COMPLEX).next_multiple_of(256)
     }
@@ -104,27 +111,79 @@ impl Ssm {
         Slot::new(Space::Spectra, offset, self.prepared_count(), COMPLEX)
     }
 
-    fn parts(&self, prepared: Slot) -> Prepared {
-        let spectra = prepared.part(0, self.spectra_count());
-        let matrices = self.by_chunks.then(|| {
-            let lines = 2 * self.conv.dim;
-            let [fragments, powers] = self.matrix_bytes().map(|bytes| lines * bytes);
-            let start = spectra.offset + spectra.bytes;
-            let at = |offset, bytes| Slot::new(prepared.space, offset, bytes / 4, 4);
-            [at(start, fragments), at(start + fragments, powers)]
+    /// What is prepared, by chunks.
+    fn matrices(&self, prepared: Slot) -> Matrices {
+        let mut offset = prepared.offset;
+        let [fragments, powers, slopes] = self.matrix_bytes().map(|bytes| {
+            let slot = Slot::new(prepared.space, offset, 2 * self.conv.dim * bytes / 4, 4);
+            offset += slot.bytes;
+            slot
         });
-        Prepared { spectra, matrices }
+        Matrices {
+            both: [fragments, powers],
+            slopes: (slopes.bytes > 0).then_some(slopes),
+        }
     }
 
-    fn chunks(&self, batch: usize) -> Chunked {
+    /// The shape of a batch, in `parts` shares of their own.
+    fn chunks(&self, batch: usize, parts: usize) -> Chunked {
         Chunked {
             length: self.conv.length,
             dim: self.conv.dim,
             batch,
             directions: self.conv.directions,
-            parts: batch,
+            parts,
             element: self.element.bytes(),
         }
+    }
+
+    fn prepare_chunks(&self, b: &mut Builder, params: &Parameters, ranges: &SsmRanges, prepared: Slot) {
+        let Matrices { both, slopes } = self.matrices(prepared);
+        let states = ranges.states.clone().map(|range| params.value(&range));
+        b.launch(chunked::matrices(
+            &self.chunks(1, 1),
+            [self.bank.states, 1],
+            self.bank.disc,
+            states,
+            params.value(&ranges.skip),
+            both,
+            slopes,
+        ));
+    }
+
+    /// [`Ssm::backward`] by chunks.
+    fn backward_by_chunks(
+        &self,
+        b: &mut Builder,
+        params: &Parameters,
+        ranges: &SsmRanges,
+        batch: usize,
+        [u, dy, du]: [Slot; 3],
+        prepared: Slot,
+    ) {
+        let Matrices { both, slopes } = self.matrices(prepared);
+        let shape = self.chunks(batch, batch);
+        let carries = b.take(chunked::carries(&shape), COMPLEX);
+        b.launch(chunked::adjoint(self.element, &shape, dy, both, carries, du));
+        b.give(carries);
+        // In the fewest shares that fill a device: each has sums of its own.
+        let blocks = 2 * self.conv.dim.div_ceil(8);
+        let shape = self.chunks(batch, FULL.div_ceil(blocks).clamp(1, batch));
+        let lines = shape.parts * 2 * shape.dim * chunked::STATES;
+        let sums = [4, 1].map(|numbers| b.floats(numbers * lines));
+        b.launch(chunked::moments(&shape, [u, dy], both, slopes, sums));
+        let states = ranges.states.clone();
+        b.launch(chunked::gradients(
+            &shape,
+            self.bank.states,
+            self.bank.disc,
+            states.clone().map(|range| params.value(&range)),
+            sums,
+            states.map(|range| params.grad(&range)),
+            params.grad(&ranges.skip),
+            self.train_b,
+        ));
+        b.give_all(sums);
     }
 
     fn of_batch(&self, batch: usize) -> Conv {
@@ -140,7 +199,7 @@ impl Ssm {
         b.take(lines * 4 * QUARTER, COMPLEX)
     }
 
-    /// Computes the spectra of a block's kernels, and the matrices of its chunks.
+    /// Computes the spectra of a block's kernels, or the matrices of its chunks.
     pub(super) fn prepare(
         &self,
         b: &mut Builder,
@@ -149,25 +208,15 @@ impl Ssm {
         ranges: &SsmRanges,
         prepared: Slot,
     ) {
-        let (conv, lines) = (&self.conv, 2 * self.conv.dim);
-        let Prepared { spectra, matrices } = self.parts(prepared);
+        if self.by_chunks {
+            self.prepare_chunks(b, params, ranges, prepared);
+            return;
+        }
+        let (conv, lines, spectra) = (&self.conv, 2 * self.conv.dim, prepared);
         let kernels = b.floats(lines * conv.length);
         let states = ranges.states.clone().map(|range| params.value(&range));
         b.launch(self.bank.kernels(states, kernels));
         let skip = params.value(&ranges.skip);
-        if let Some([fragments, powers]) = matrices {
-            // Without a backward by chunks no slopes are written: any place will do for them.
-            let slopes = (self.element == Element::Bf16).then_some(kernels);
-            b.launch(chunked::matrices(
-                &self.chunks(1),
-                [self.bank.states, 0],
-                self.bank.disc,
-                states,
-                skip,
-                [fragments, powers],
-                slopes,
-            ));
-        }
         if self.is_split() {
             let quarters = Self::quarters(b, lines);
             b.launch(split(
@@ -196,10 +245,11 @@ impl Ssm {
         prepared: Slot,
     ) {
         let conv = self.of_batch(batch);
-        let Prepared { spectra, matrices } = self.parts(prepared);
-        if let Some(matrices) = matrices {
-            let shape = self.chunks(batch);
+        let spectra = prepared;
+        if self.by_chunks {
+            let shape = self.chunks(batch, batch);
             let carries = b.take(chunked::carries(&shape), COMPLEX);
+            let matrices = self.matrices(prepared).both;
             b.launch(chunked::forward(self.element, &shape, u, matrices, carries, y));
             b.give(carries);
             return;
@@ -237,8 +287,11 @@ impl Ssm {
         [u, dy, du]: [Slot; 3],
         prepared: Slot,
     ) {
-        let conv = self.of_batch(batch);
-        let spectra = self.parts(prepared).spectra;
+        if self.by_chunks {
+            self.backward_by_chunks(b, params, ranges, batch, [u, dy, du], prepared);
+            return;
+        }
+        let (conv, spectra) = (self.of_batch(batch), prepared);
         let lines = 2 * conv.dim;
         let sums = b.take(conv.parts * self.spectra_count(), COMPLEX);
         let skip = params.grad(&ranges.skip);

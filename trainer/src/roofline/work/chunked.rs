@@ -111,4 +111,70 @@ impl Chunked {
     pub fn adjoint(&self) -> Work {
         self.conv(self.directions, 1)
     }
+
+    /// `chunked_conv_moments`: a block has one direction.
+    pub fn moments(&self) -> Work {
+        let element = self.element as u64;
+        let samples = product(&[self.batch, self.length, self.dim]);
+        let (u, dy) = (2 * samples * element, 2 * samples * element);
+        // Of the matrices in bf16 a warp has two, and only those between samples and states.
+        let powers = STATES as u64 * 4 * F32;
+        let (line, read_of_line) = if self.is_tensor() {
+            (4 * MATRIX + powers, 4 * MATRIX + powers)
+        } else {
+            (powers, 2 * powers)
+        };
+        let matrices = product(&[self.parts, self.lines()]) * read_of_line;
+        let padded = 2 * self.padded(self.tiles());
+        // In bf16, for each state and chunk: three complex multiply-adds of sums, two of states, and the lags. In f32, for
+        // each state and sample: two multiplications by the step, two sums, and two additions.
+        let flops = if self.is_tensor() {
+            44
+        } else {
+            STATES as u64 * 24 + 2
+        };
+        Work {
+            read: u + dy + matrices,
+            written: product(&[self.parts, 2, self.dim, STATES]) * 5 * F32,
+            cached: samples * element
+                + if self.directions == 1 {
+                    samples * element
+                } else {
+                    0
+                }
+                + matrices
+                - 2 * self.dim as u64 * line,
+            flops: padded * flops,
+            tensor_flops: if self.is_tensor() {
+                padded * (16 * STATES as u64 + 48)
+            } else {
+                0
+            },
+        }
+    }
+
+    /// `chunked_conv_gradients_f32`: f64, and few.
+    pub fn gradients(&self, states: usize) -> Work {
+        let lines = 2 * self.dim as u64;
+        let sums = product(&[self.parts, STATES]) * 5 * F32;
+        // The gradients are read and written, the parameters read twice but for log_dt, which each lane reads.
+        let state = states as u64 * F32;
+        Work {
+            read: lines * (sums + 6 * state + 12 * state + (STATES + states) as u64 * F32 + 2 * F32),
+            written: lines * (6 * state + 2 * F32),
+            cached: lines * (6 * state + (STATES + states - 1) as u64 * F32),
+            flops: lines * product(&[STATES, CHUNK, 16]),
+            ..Work::default()
+        }
+    }
+
+    /// Everything of a block's backward but what is once a step.
+    pub fn backward(&self) -> Work {
+        self.adjoint() + self.moments()
+    }
+
+    /// Once a step: the matrices, and the gradients of the parameters.
+    pub fn whole_kernels(&self, states: usize) -> Work {
+        self.matrices(states, true) + self.gradients(states)
+    }
 }
