@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::step::conv_of;
-use super::{A100, Chunked, Device, GpuMemory, H100, Step, largest_batch, work};
+use super::{A100, Chunked, Device, GpuMemory, H100, Step, Work, largest_batch, work};
 use crate::config::Recompute;
 use crate::cost::{Dit, TRAINING_PASSES};
 use crate::model::ModelConfig;
@@ -111,18 +111,25 @@ fn convolutions(out: &mut String) -> std::fmt::Result {
                 dim: conv.dim,
                 batch,
                 directions: conv.directions,
-                parts: batch,
+                parts: Chunked::shares(batch, conv.dim),
                 element: conv.element,
             };
             let (channels, states) = (2 * conv.dim, model.state_size / 2);
             let kernels = work::ssm_kernels(channels, states, conv.length)
                 + work::ssm_kernels_backward(channels, states, conv.length);
+            // Launch by launch: what one is bound by is no time for another.
+            let expected = |works: &[Work]| works.iter().map(|&work| device.expected(work)).sum::<f64>();
             let times = [
-                [conv.whole_forward(), chunked.forward()],
-                [conv.whole_backward(), chunked.backward()],
-                [conv.whole_kernels() + kernels, chunked.whole_kernels(states)],
-            ]
-            .map(|pair| pair.map(|work| device.expected(work)));
+                [expected(&[conv.whole_forward()]), expected(&[chunked.forward()])],
+                [
+                    expected(&[conv.whole_backward()]),
+                    expected(&[chunked.adjoint(), chunked.moments()]),
+                ],
+                [
+                    expected(&[conv.whole_kernels(), kernels]),
+                    expected(&[chunked.matrices(states, true), chunked.gradients(states)]),
+                ],
+            ];
             let all = |form: usize| -> f64 { times.iter().map(|pair| pair[form]).sum() };
             let [forward, backward, once] = times.map(|pair| pair.map(ms));
             writeln!(

@@ -13,7 +13,7 @@ use crate::gpu::kernels::ssm_kernel::Bank;
 use crate::gpu::launch::Element;
 use crate::gpu::program::{Builder, Slot, Space};
 use crate::model::ModelConfig;
-use crate::roofline::work::{Chunked, Conv, FULL};
+use crate::roofline::work::{Chunked, Conv};
 
 /// Bytes of a complex number.
 const COMPLEX: usize = 8;
@@ -125,14 +125,14 @@ impl Ssm {
         }
     }
 
-    /// The shape of a batch, in `parts` shares of their own.
-    fn chunks(&self, batch: usize, parts: usize) -> Chunked {
+    /// The shape of a batch.
+    fn chunks(&self, batch: usize) -> Chunked {
         Chunked {
             length: self.conv.length,
             dim: self.conv.dim,
             batch,
             directions: self.conv.directions,
-            parts,
+            parts: Chunked::shares(batch, self.conv.dim),
             element: self.element.bytes(),
         }
     }
@@ -141,7 +141,7 @@ impl Ssm {
         let Matrices { both, slopes } = self.matrices(prepared);
         let states = ranges.states.clone().map(|range| params.value(&range));
         b.launch(chunked::matrices(
-            &self.chunks(1, 1),
+            &self.chunks(1),
             [self.bank.states, 1],
             self.bank.disc,
             states,
@@ -162,13 +162,10 @@ impl Ssm {
         prepared: Slot,
     ) {
         let Matrices { both, slopes } = self.matrices(prepared);
-        let shape = self.chunks(batch, batch);
+        let shape = self.chunks(batch);
         let carries = b.take(chunked::carries(&shape), COMPLEX);
         b.launch(chunked::adjoint(self.element, &shape, dy, both, carries, du));
         b.give(carries);
-        // In the fewest shares that fill a device: each has sums of its own.
-        let blocks = 2 * self.conv.dim.div_ceil(8);
-        let shape = self.chunks(batch, FULL.div_ceil(blocks).clamp(1, batch));
         let lines = shape.parts * 2 * shape.dim * chunked::STATES;
         let sums = [4, 1].map(|numbers| b.floats(numbers * lines));
         b.launch(chunked::moments(&shape, [u, dy], both, slopes, sums));
@@ -247,7 +244,7 @@ impl Ssm {
         let conv = self.of_batch(batch);
         let spectra = prepared;
         if self.by_chunks {
-            let shape = self.chunks(batch, batch);
+            let shape = self.chunks(batch);
             let carries = b.take(chunked::carries(&shape), COMPLEX);
             let matrices = self.matrices(prepared).both;
             b.launch(chunked::forward(self.element, &shape, u, matrices, carries, y));

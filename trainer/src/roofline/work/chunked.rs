@@ -30,7 +30,16 @@ pub struct Chunked {
     pub element: usize,
 }
 
+/// Blocks that go through a batch: four rounds of an A100's 108 multiprocessors. Each reads the matrices of its channels once, so
+/// that more of them would read more.
+const BLOCKS: usize = 432;
+
 impl Chunked {
+    /// Shares of a batch of `batch` images that have blocks of their own, for `dim` channels.
+    pub fn shares(batch: usize, dim: usize) -> usize {
+        BLOCKS.div_ceil(dim.div_ceil(CHANNELS)).clamp(1, batch.max(1))
+    }
+
     /// Tiles of an image.
     pub fn tiles(&self) -> usize {
         self.length.div_ceil(TILE)
@@ -166,15 +175,5 @@ impl Chunked {
             flops: lines * product(&[STATES, CHUNK, 16]),
             ..Work::default()
         }
-    }
-
-    /// Everything of a block's backward but what is once a step.
-    pub fn backward(&self) -> Work {
-        self.adjoint() + self.moments()
-    }
-
-    /// Once a step: the matrices, and the gradients of the parameters.
-    pub fn whole_kernels(&self, states: usize) -> Work {
-        self.matrices(states, true) + self.gradients(states)
     }
 }

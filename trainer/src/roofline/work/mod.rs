@@ -261,7 +261,7 @@ fn middle_twiddles(n: usize) -> usize {
 }
 
 /// Blocks of threads with which the backward of the convolution fills a device: two for each multiprocessor of an H100.
-pub(crate) const FULL: usize = 264;
+const FULL: usize = 264;
 
 impl Conv {
     /// The convolution of a block of `model` on `batch` images, by transforms of `n` samples; the batch is summed in the fewest
