@@ -221,7 +221,7 @@ impl Generator {
     fn arithmetic(&self) -> Option<String> {
         match &self.form {
             Form::Host(_) => None,
-            Form::Device { precision, .. } => Some(format!("cuda {precision:?}").to_lowercase()),
+            Form::Device { precision, .. } => Some(format!("cuda {}", precision.name())),
         }
     }
 

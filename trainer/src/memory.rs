@@ -45,7 +45,7 @@ impl MemoryPlan {
         let model = &config.model;
         let parameters = ParamLayout::model(model).total() as u64 * F32;
         let batch = config.optim.micro_batch() as u64;
-        let image = (model.in_channels * model.input_size * model.input_size) as u64;
+        let image = model.latent_numbers() as u64;
         let held = BATCHES_HELD * config.optim.global_batch_size as u64 * image * F32;
         let (depth, saved) = (model.depth as u64, block_saved(model, batch));
         let rounded_up = |bytes: u64| bytes + bytes / ALLOCATOR_SHARE;
@@ -261,7 +261,7 @@ fn rounded(config: &Config, batch: u64) -> u64 {
 /// Tokens, output and their gradients, and the last layer.
 fn ends(model: &ModelConfig, batch: u64) -> u64 {
     let (d, rows) = (model.hidden_size as u64, batch * model.tokens() as u64);
-    let image = (model.in_channels * model.input_size * model.input_size) as u64;
+    let image = model.latent_numbers() as u64;
     let widths = 2 * (model.token_width() + model.out_token_width()) as u64 + 3 * d;
     rows * widths * F32 + batch * image * 8 * F32
 }

@@ -165,6 +165,17 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// As it is written in configurations and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 /// How the long convolution and its backward are computed on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -12,7 +12,7 @@ use shards::disk;
 
 use super::{Error, Event, RunFolder};
 use crate::checkpoint::{State, WeightKind};
-use crate::config::{Config, Precision, RunConfig};
+use crate::config::{Config, RunConfig};
 use crate::distributed::Launch;
 use crate::export::{self, ExportConfig, WeightDtype};
 use crate::gpu::Place;
@@ -176,14 +176,9 @@ impl Frechet {
             .args(["--seed", &run.global_seed.to_string()])
             .args(["--batch", &config.optim.micro_batch().min(MAX_BATCH).to_string()]);
         if let Place::Gpu(number) = self.place {
-            let precision = match run.precision {
-                Precision::F32 => "f32",
-                Precision::Tf32 => "tf32",
-                Precision::Bf16 => "bf16",
-            };
             // Without a number: that of the first process, which asks.
             let device = format!("cuda:{}", number.unwrap_or(0));
-            command.args(["--device", &device, "--precision", precision]);
+            command.args(["--device", &device, "--precision", run.precision.name()]);
         }
         if run.threads > 0 {
             command.env("RAYON_NUM_THREADS", run.threads.to_string());

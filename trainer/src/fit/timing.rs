@@ -39,7 +39,7 @@ pub fn step_times(
     let all: Vec<u64> = (0..config.optim.global_batch_size as u64).collect();
     let ids = rank_slice(&all, reducer.rank(), reducer.ranks());
     let mut engine = Engine::at(place, Learner::new(config)?, config, reducer)?;
-    let mut latents = vec![0.0; ids.len() * model.in_channels * model.input_size * model.input_size];
+    let mut latents = vec![0.0; ids.len() * model.latent_numbers()];
     Philox::new(0).fill_normal(Stream::InitialNoise, 0, 0, &mut latents);
     let mut batch = Batch {
         latents: Vec::new().into(),

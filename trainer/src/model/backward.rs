@@ -72,11 +72,7 @@ impl DiffuSsm {
         let batch = saved.condition.len() / d;
         check_length("params", params.len(), self.layout.total())?;
         check_length("grads", grads.len(), self.layout.total())?;
-        check_length(
-            "d_out",
-            d_out.len(),
-            batch * c.out_channels() * c.input_size * c.input_size,
-        )?;
+        check_length("d_out", d_out.len(), batch * c.output_numbers())?;
         let d_last = patch::images_backward(c, d_out);
         bias_backward(&d_last, &mut grads[self.last.bias.clone()]);
         linear_backward_weight(&mut grads[self.last.weight.clone()], &d_last, &saved.h, d, width);

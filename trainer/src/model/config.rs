@@ -158,6 +158,16 @@ impl ModelConfig {
         self.in_channels * if self.learn_sigma { 2 } else { 1 }
     }
 
+    /// Numbers of a latent, C H W.
+    pub fn latent_numbers(&self) -> usize {
+        self.in_channels * self.input_size * self.input_size
+    }
+
+    /// Numbers of the output for one, Cout H W.
+    pub fn output_numbers(&self) -> usize {
+        self.out_channels() * self.input_size * self.input_size
+    }
+
     /// Features of one input token: M patches of C P P.
     pub fn token_width(&self) -> usize {
         self.downscale * self.patch_size * self.patch_size * self.in_channels

@@ -54,7 +54,7 @@ impl Inference {
         let model = &self.model;
         let c = &model.config;
         let (d, batch) = (c.hidden_size, t.len());
-        let image = c.in_channels * c.input_size * c.input_size;
+        let image = c.latent_numbers();
         let images = x.len() / image;
         let times = if images > 0 && batch.is_multiple_of(images) {
             batch / images

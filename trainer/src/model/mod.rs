@@ -265,11 +265,7 @@ impl DiffuSsm {
     fn check(&self, params: &[f32], x: &[f32], t: &[f32], y: &[u32]) -> Result<(), Error> {
         let c = &self.config;
         check_length("params", params.len(), self.layout.total())?;
-        check_length(
-            "x",
-            x.len(),
-            t.len() * c.in_channels * c.input_size * c.input_size,
-        )?;
+        check_length("x", x.len(), t.len() * c.latent_numbers())?;
         self.check_labels(t, y)
     }
 

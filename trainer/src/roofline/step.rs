@@ -49,7 +49,7 @@ impl Step {
         let conv = conv_of(model, batch);
         let states = model.state_size / 2;
         let parameters = ParamLayout::model(model).total() as u64;
-        let image = model.in_channels * model.input_size * model.input_size;
+        let image = model.latent_numbers();
         let forward = |name, work| Part {
             name,
             work,

@@ -33,7 +33,7 @@ pub(crate) fn config() -> Config {
 
 fn batch(config: &Config, step: u64) -> Batch {
     let (images, model) = (config.optim.global_batch_size, &config.model);
-    let image = model.in_channels * model.input_size * model.input_size;
+    let image = model.latent_numbers();
     Batch {
         latents: wave(images * image, 0.3 + step as f64).into(),
         labels: (0..images as i64)

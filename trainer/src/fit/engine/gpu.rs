@@ -76,7 +76,7 @@ impl GpuLearner {
 
     pub(super) fn start(&mut self, step: u64, batch: &mut Batch, scaling_factor: f32) -> Result<(), Error> {
         let model = &self.config.model;
-        let expected = batch.ids.len() * model.in_channels * model.input_size * model.input_size;
+        let expected = batch.ids.len() * model.latent_numbers();
         if batch.latents.len() != expected {
             return Err(model::Error::Length {
                 what: "latents",

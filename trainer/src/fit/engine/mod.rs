@@ -19,6 +19,7 @@ use crate::gpu::place::Use;
 use crate::gpu::{Device, Place};
 use crate::model::ParamLayout;
 use gpu::GpuLearner;
+pub use gpu::Profiled;
 
 /// What a step has given.
 #[derive(Clone, Debug)]
@@ -213,5 +214,3 @@ impl Engine {
         }
     }
 }
-
-pub use gpu::Profiled;

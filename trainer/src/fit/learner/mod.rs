@@ -157,7 +157,7 @@ impl Learner {
         scaling_factor: f32,
         reducer: &mut HostReducer,
     ) -> Result<StepReport, Error> {
-        let image = self.config.model.in_channels * self.config.model.input_size.pow(2);
+        let image = self.config.model.latent_numbers();
         let micro = self.config.optim.micro_batch();
         let weight = 1.0 / self.config.optim.global_batch_size as f64;
         self.grads.par_chunks_mut(1 << 16).for_each(|part| part.fill(0.0));
