@@ -111,9 +111,7 @@ impl Place {
             Self::Gpu(number) => open_gpu(number, wish, reducer).map(Some),
         }
     }
-}
 
-impl Place {
     /// The same device as candle knows it, for one of the processes of `reducer`: for the autoencoder.
     ///
     /// # Errors

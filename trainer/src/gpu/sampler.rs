@@ -11,7 +11,7 @@ use super::kernels::sampler::{SamplerStep, guided, normals, sampler_step};
 use super::launch::{Element, Launch};
 use super::learner::write_copy;
 use super::model::{DeviceModel, schedule_tables};
-use super::program::{Command, Program, Slot, Space};
+use super::program::{Command, Filled, Program, Slot, Space};
 use crate::config::Config;
 use crate::diffusion::Schedule;
 use crate::model;
@@ -81,26 +81,15 @@ impl DeviceSampler {
 
     fn places(&self, images: usize, steps: usize) -> Places {
         let c = self.model.config();
-        let image = c.in_channels * c.input_size * c.input_size;
-        let mut end = 0;
-        let mut next = |count: usize, size: usize| {
-            let slot = Slot::new(Space::Inputs, end, count, size);
-            end += slot.bytes.next_multiple_of(256);
-            slot
-        };
+        let mut inputs = Filled::new(Space::Inputs);
         Places {
-            x: next(images * image, 4),
-            ids: next(images, 8),
-            labels: next(2 * images, 4),
-            timesteps: next(2 * images, 4),
-            tables: next(5 * steps, 8),
-            output: Slot::new(
-                Space::Outputs,
-                0,
-                2 * images * c.out_channels() * c.input_size * c.input_size,
-                4,
-            ),
-            input_bytes: end,
+            x: inputs.next(images * c.latent_numbers(), 4),
+            ids: inputs.next(images, 8),
+            labels: inputs.next(2 * images, 4),
+            timesteps: inputs.next(2 * images, 4),
+            tables: inputs.next(5 * steps, 8),
+            output: Slot::new(Space::Outputs, 0, 2 * images * c.output_numbers(), 4),
+            input_bytes: inputs.bytes(),
         }
     }
 

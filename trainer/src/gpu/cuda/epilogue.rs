@@ -142,7 +142,7 @@ impl Epilogues {
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }
             .map_err(|error| failed("reserving memory for products", &error))?;
         Ok(Self {
-            handle: Handle(result::create_handle().map_err(|error| refused("opening cuBLASLt", &error))?),
+            handle: Handle(result::create_handle().map_err(|error| failed("opening cuBLASLt", &error))?),
             stream: Arc::clone(stream),
             workspace,
             plans: HashMap::new(),
@@ -217,7 +217,7 @@ impl Epilogues {
                 )
             });
         done.map(|()| true)
-            .map_err(|error| refused("a product with bias and GELU", &error))
+            .map_err(|error| failed("a product with bias and GELU", &error))
     }
 }
 
@@ -304,13 +304,6 @@ impl Described {
             let value = std::ptr::from_ref(value);
             result::set_matmul_desc_attribute(self.desc, attribute, value.cast(), size_of::<T>())
         }
-    }
-}
-
-fn refused(what: &str, error: &CublasError) -> DeviceError {
-    DeviceError {
-        what: what.to_owned(),
-        reason: error.to_string(),
     }
 }
 

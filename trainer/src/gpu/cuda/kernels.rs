@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg as _};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, LaunchConfig, PushKernelArg as _};
 use cudarc::nvrtc::Ptx;
 
 use super::failed;
@@ -53,8 +53,9 @@ impl Kernels {
                     .map(|name| Ok((name.to_owned(), module.load_function(name)?)))
                     .collect::<Result<Vec<_>, _>>()
             };
-            let loaded =
-                load().map_err(|error| failed(format!("loading the kernels of {source}.cu"), &error))?;
+            let loaded = load().map_err(|error: DriverError| {
+                failed(format!("loading the kernels of {source}.cu"), &error)
+            })?;
             functions.extend(loaded.into_iter().map(|(name, function)| {
                 let shared = UNASKED_SHARED;
                 (name, Kernel { function, shared })

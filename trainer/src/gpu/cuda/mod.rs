@@ -234,8 +234,8 @@ impl Device for CudaDevice {
     }
 }
 
-/// What the driver has refused.
-fn failed(what: impl Into<String>, error: &DriverError) -> DeviceError {
+/// What the driver or a library has refused.
+fn failed(what: impl Into<String>, error: &dyn std::error::Error) -> DeviceError {
     DeviceError {
         what: what.into(),
         reason: error.to_string(),

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
-use cudarc::nccl::{Comm, ReduceOp};
+use cudarc::nccl::{Comm, NcclType, ReduceOp};
 
 use super::failed;
 use super::memory::Memory;
@@ -56,18 +56,7 @@ impl Peers {
         memory: &mut Memory,
         slot: Slot,
     ) -> Result<(), DeviceError> {
-        self.await_written(stream)?;
-        let mut bytes = memory.view(slot)?;
-        // SAFETY: f32 lie there, at a multiple of their size; any bits are numbers.
-        let values = unsafe { bytes.transmute_mut::<f32>(slot.bytes / 4) };
-        let Some(mut values) = values else {
-            return Err(short(slot));
-        };
-        self.comm
-            .0
-            .all_reduce_in_place(&mut values, &ReduceOp::Sum)
-            .map(|_| ())
-            .map_err(|error| refused(&error))
+        self.sum::<f32>(stream, memory, slot)
     }
 
     /// Sums f64 over all processes; `stream` goes on when they and everything before them are summed.
@@ -77,28 +66,39 @@ impl Peers {
         memory: &mut Memory,
         slot: Slot,
     ) -> Result<(), DeviceError> {
-        self.await_written(stream)?;
-        let mut bytes = memory.view(slot)?;
-        // SAFETY: as above, of f64.
-        let values = unsafe { bytes.transmute_mut::<f64>(slot.bytes / 8) };
-        let Some(mut values) = values else {
-            return Err(short(slot));
-        };
-        self.comm
-            .0
-            .all_reduce_in_place(&mut values, &ReduceOp::Sum)
-            .map_err(|error| refused(&error))?;
+        self.sum::<f64>(stream, memory, slot)?;
         self.summed
             .record(&self.stream)
             .and_then(|()| stream.wait(&self.summed))
             .map_err(|error| failed("waiting for the sums of the gradients", &error))
     }
 
-    fn await_written(&self, stream: &CudaStream) -> Result<(), DeviceError> {
+    /// Starts to sum the numbers of `slot`, f32 or f64, after what `stream` has been given so far.
+    fn sum<T: NcclType + bytemuck::Pod>(
+        &mut self,
+        stream: &CudaStream,
+        memory: &mut Memory,
+        slot: Slot,
+    ) -> Result<(), DeviceError> {
         self.written
             .record(stream)
             .and_then(|()| self.stream.wait(&self.written))
-            .map_err(|error| failed("handing gradients over", &error))
+            .map_err(|error| failed("handing gradients over", &error))?;
+        let mut bytes = memory.view(slot)?;
+        // SAFETY: numbers of this type lie there, at a multiple of their size; any bits are numbers.
+        let values = unsafe { bytes.transmute_mut::<T>(slot.bytes / size_of::<T>()) };
+        let mut values = values.ok_or_else(|| DeviceError {
+            what: "summing gradients".to_owned(),
+            reason: format!("{slot:?} has no whole number of values"),
+        })?;
+        self.comm
+            .0
+            .all_reduce_in_place(&mut values, &ReduceOp::Sum)
+            .map(|_| ())
+            .map_err(|error| DeviceError {
+                what: "a sum over processes".to_owned(),
+                reason: format!("{:?}", error.0),
+            })
     }
 }
 
@@ -106,19 +106,5 @@ impl Drop for Peers {
     fn drop(&mut self) {
         // The device frees its memory after this.
         let _ = self.stream.synchronize();
-    }
-}
-
-fn short(slot: Slot) -> DeviceError {
-    DeviceError {
-        what: "summing gradients".to_owned(),
-        reason: format!("{slot:?} has no whole number of values"),
-    }
-}
-
-fn refused(error: &cudarc::nccl::result::NcclError) -> DeviceError {
-    DeviceError {
-        what: "a sum over processes".to_owned(),
-        reason: format!("{:?}", error.0),
     }
 }

@@ -31,14 +31,14 @@ impl Products {
         // SAFETY: of any content: only cuBLAS uses it.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }
             .map_err(|error| failed("reserving memory for products", &error))?;
-        let blas = CudaBlas::new(Arc::clone(stream)).map_err(|error| refused("opening cuBLAS", &error))?;
+        let blas = CudaBlas::new(Arc::clone(stream)).map_err(|error| failed("opening cuBLAS", &error))?;
         {
             let (start, _no_events) = workspace.device_ptr(stream);
             // SAFETY: so many bytes at that address, which live as long as the handle.
             let status = unsafe { cublasSetWorkspace_v2(*blas.handle(), start as *mut c_void, WORKSPACE) };
             status
                 .result()
-                .map_err(|error| refused("giving memory to cuBLAS", &error))?;
+                .map_err(|error| failed("giving memory to cuBLAS", &error))?;
         }
         Ok(Self {
             blas,
@@ -95,8 +95,8 @@ impl Products {
             )
         };
         done.map_err(|error| {
-            refused(
-                &format!("a product of {rows} x {inner} and {inner} x {cols}"),
+            failed(
+                format!("a product of {rows} x {inner} and {inner} x {cols}"),
                 &error,
             )
         })
@@ -115,12 +115,5 @@ fn kind(matrix: &Matrix) -> cudaDataType {
     match matrix.element {
         Element::F32 => cudaDataType::CUDA_R_32F,
         Element::Bf16 => cudaDataType::CUDA_R_16BF,
-    }
-}
-
-fn refused(what: &str, error: &result::CublasError) -> DeviceError {
-    DeviceError {
-        what: what.to_owned(),
-        reason: error.to_string(),
     }
 }

@@ -65,7 +65,6 @@ pub fn carries(shape: &Chunked) -> usize {
 
 /// `x` `[batch, length, inputs dim]` -> `y` `[batch, length, outputs dim]`, through `matrices` (fragments, powers) and `carries`.
 fn convolve<B>(
-    name: &str,
     element: Element,
     shape: &Chunked,
     inputs: usize,
@@ -76,16 +75,13 @@ fn convolve<B>(
 ) -> Launch<B> {
     let (threads, channels) = BLOCK;
     let tile = TILE_ROWS * if element == Element::F32 { 8 } else { 4 };
-    let work = if inputs == 1 && name.is_empty() {
-        shape.forward()
+    let (name, work) = if inputs == 1 {
+        ("chunked_conv", shape.forward())
     } else {
-        shape.adjoint()
+        ("chunked_conv_adjoint", shape.adjoint())
     };
-    let (name, grid) = (
-        named(&format!("chunked_conv{name}"), element),
-        (shape.parts, shape.dim.div_ceil(channels)),
-    );
-    Launch::new(Op::Conv, name, grid, threads, work)
+    let grid = (shape.parts, shape.dim.div_ceil(channels));
+    Launch::new(Op::Conv, named(name, element), grid, threads, work)
         .shared(STATES_SHARED + inputs * tile)
         .buffers([x, fragments, powers, carries, y])
         .ints([shape.batch, shape.length, shape.dim])
@@ -93,7 +89,7 @@ fn convolve<B>(
 
 /// `u` `[batch, length, dim]` -> `y` `[batch, length, directions dim]`; `carries` of (re, im) has [`carries`] numbers.
 pub fn forward<B>(element: Element, shape: &Chunked, u: B, matrices: [B; 2], carries: B, y: B) -> Launch<B> {
-    convolve("", element, shape, 1, u, matrices, carries, y).ints([shape.directions, 0])
+    convolve(element, shape, 1, u, matrices, carries, y).ints([shape.directions, 0])
 }
 
 /// The gradient `du` of `u`, of `dy` in the layout of `y`.
@@ -106,9 +102,9 @@ pub fn adjoint<B>(
     du: B,
 ) -> Launch<B> {
     if shape.directions == 2 {
-        convolve("_adjoint", element, shape, 2, dy, matrices, carries, du)
+        convolve(element, shape, 2, dy, matrices, carries, du)
     } else {
-        convolve("", element, shape, 1, dy, matrices, carries, du).ints([1, 1])
+        convolve(element, shape, 1, dy, matrices, carries, du).ints([1, 1])
     }
 }
 

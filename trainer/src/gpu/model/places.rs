@@ -6,32 +6,11 @@ use crate::diffusion::Schedule;
 use crate::gpu::kernels::long_conv::{self, LONGEST, QUARTER};
 use crate::gpu::kernels::optimizer::norm_parts;
 use crate::gpu::launch::Element;
-use crate::gpu::program::{Matrix, Slot, Space};
+use crate::gpu::program::{Filled, Matrix, Slot, Space};
 use crate::model::{ModelConfig, ParamLayout, TensorInfo, position_table};
-
-/// Bytes between neighbours in a space.
-const ALIGNMENT: usize = 256;
 
 /// Factors of a step of AdamW.
 pub(super) const RATES: usize = 8;
-
-/// A space that is filled from its start.
-struct Filled {
-    space: Space,
-    end: usize,
-}
-
-impl Filled {
-    fn new(space: Space) -> Self {
-        Self { space, end: 0 }
-    }
-
-    fn next(&mut self, count: usize, size: usize) -> Slot {
-        let slot = Slot::new(self.space, self.end, count, size);
-        self.end += slot.bytes.next_multiple_of(ALIGNMENT);
-        slot
-    }
-}
 
 /// A number whose bytes a table holds.
 trait Plain: bytemuck::NoUninit {}
@@ -115,7 +94,7 @@ impl Constants {
             positions: of(&mut filled, &position_table(config), put),
             zeros: of(&mut filled, &vec![0f32; config.hidden_size], put),
             content: Vec::new(),
-            bytes: filled.end,
+            bytes: filled.bytes(),
         };
         Self { content, ..constants }
     }
@@ -141,14 +120,13 @@ pub struct Inputs {
 impl Inputs {
     pub(super) fn new(config: &ModelConfig, images: usize) -> Self {
         let mut filled = Filled::new(Space::Inputs);
-        let image = config.in_channels * config.input_size * config.input_size;
         Self {
-            latents: filled.next(images * image, 4),
+            latents: filled.next(images * config.latent_numbers(), 4),
             ids: filled.next(images, 8),
             labels: filled.next(images, 4),
             epoch: filled.next(1, 4),
             rates: filled.next(RATES, 4),
-            bytes: filled.end,
+            bytes: filled.bytes(),
         }
     }
 }
@@ -180,7 +158,7 @@ impl Outputs {
             scale,
             told: Slot::new(Space::Outputs, 0, scale.offset + scale.bytes, 1),
             squares: filled.next(norm_parts(parameters), 8),
-            bytes: filled.end,
+            bytes: filled.bytes(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::gpu::kernels::long_conv::{
 };
 use crate::gpu::kernels::ssm_kernel::Bank;
 use crate::gpu::launch::Element;
-use crate::gpu::program::{Builder, Slot, Space};
+use crate::gpu::program::{ALIGNMENT, Builder, Slot, Space};
 use crate::model::ModelConfig;
 use crate::roofline::work::{Chunked, Conv};
 
@@ -102,7 +102,7 @@ impl Ssm {
 
     /// Bytes of it, so that the next block's begin where allocations do.
     pub(super) fn prepared_bytes(&self) -> usize {
-        (self.prepared_count() * COMPLEX).next_multiple_of(256)
+        (self.prepared_count() * COMPLEX).next_multiple_of(ALIGNMENT)
     }
 
     /// The place of what is prepared for block `index`.

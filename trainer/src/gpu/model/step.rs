@@ -20,7 +20,6 @@ const MIN_BUCKET: usize = 1 << 23;
 #[derive(Debug)]
 pub(super) struct Training {
     noising: Noising,
-    steps: usize,
     ssm_ranges: usize,
     micro: usize,
     weight: f64,
@@ -39,7 +38,6 @@ impl Training {
                 scaling: 1.0,
                 dropout: config.model.class_dropout_prob,
             },
-            steps,
             ssm_ranges,
             micro: config.optim.micro_batch(),
             weight: 1.0 / config.optim.global_batch_size as f64,
@@ -90,16 +88,9 @@ impl DeviceModel {
         let (inputs, outputs) = (self.inputs(images), self.outputs(images));
         b.zero(self.params.flat(Space::Grads));
         b.zero(outputs.losses);
-        let blocks: Vec<BlockRanges> = (0..self.config.depth)
-            .map(|index| self.block_ranges(index))
-            .collect();
+        let blocks = self.blocks();
         if self.keep == Keep::All {
-            for (index, block) in blocks.iter().enumerate() {
-                let spectra = self.ssm.prepared_of(index);
-                let ssm = &block.ssm;
-                self.ssm
-                    .prepare(&mut b, &self.params, &self.constants, ssm, spectra);
-            }
+            self.prepare_all(&mut b, &blocks);
         }
         for start in (0..images).step_by(self.training.micro) {
             let end = (start + self.training.micro).min(images);
@@ -149,13 +140,22 @@ impl DeviceModel {
     /// The spectra of all blocks, from the weights.
     pub fn spectra(&self) -> Program {
         let mut b = Builder::default();
-        for index in 0..self.config.depth {
-            let ranges = self.block_ranges(index).ssm;
+        self.prepare_all(&mut b, &self.blocks());
+        b.finish()
+    }
+
+    fn blocks(&self) -> Vec<BlockRanges> {
+        let indices = 0..self.config.depth;
+        indices.map(|index| self.block_ranges(index)).collect()
+    }
+
+    /// Computes the spectra of all blocks, each in its own place.
+    fn prepare_all(&self, b: &mut Builder, blocks: &[BlockRanges]) {
+        for (index, block) in blocks.iter().enumerate() {
             let spectra = self.ssm.prepared_of(index);
             self.ssm
-                .prepare(&mut b, &self.params, &self.constants, &ranges, spectra);
+                .prepare(b, &self.params, &self.constants, &block.ssm, spectra);
         }
-        b.finish()
     }
 
     /// The spectra of a block: there, or computed anew into `room`.
@@ -183,9 +183,9 @@ impl DeviceModel {
     ) {
         let c = &self.config;
         let (batch, start) = (images.len(), images.start);
-        let image = c.in_channels * c.input_size * c.input_size;
+        let image = c.latent_numbers();
         let noised = self.noised(b, &images, scaling, inputs);
-        let width = self.output_width();
+        let width = c.output_numbers();
         let output = b.floats(batch * width);
         let from = [noised.x_t, noised.timesteps, noised.labels];
         let kept = self.forward_kept(b, blocks, batch, from, output);
@@ -193,7 +193,7 @@ impl DeviceModel {
         b.launch(training_loss(
             Element::F32,
             [batch, image],
-            self.training.steps,
+            self.training.noising.steps,
             c.learn_sigma,
             self.training.weight,
             [noised.x_start, noised.noise],
@@ -213,19 +213,11 @@ impl DeviceModel {
         ]);
     }
 
-    /// Numbers of an image of the output.
-    fn output_width(&self) -> usize {
-        let c = &self.config;
-        c.out_channels() * c.input_size * c.input_size
-    }
-
     /// Forward and backward with a given gradient of the output, for tests: `from` is `x` `[B, C, H, W]` f32, timesteps and
     /// labels `[B]` i32; `output` and `d_output` `[B, Cout, H, W]` f32. The gradients of the parameters are written.
     pub fn gradients(&self, from: [Slot; 3], output: Slot, d_output: Slot) -> Program {
         let mut b = Builder::default();
-        let blocks: Vec<BlockRanges> = (0..self.config.depth)
-            .map(|index| self.block_ranges(index))
-            .collect();
+        let blocks = self.blocks();
         b.zero(self.params.flat(Space::Grads));
         let batch = from[1].count();
         let kept = self.forward_kept(&mut b, &blocks, batch, from, output);
@@ -314,7 +306,7 @@ impl DeviceModel {
     /// Timesteps, noise and labels of some images.
     fn noised(&self, b: &mut Builder, images: &Range<usize>, scaling: f32, inputs: &Inputs) -> Noised<Slot> {
         let (start, batch) = (images.start, images.len());
-        let image = self.config.in_channels * self.config.input_size * self.config.input_size;
+        let image = self.config.latent_numbers();
         let from = NoisedFrom {
             latents: inputs.latents.part(start * image, batch * image),
             ids: inputs.ids.part(start, batch),

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Every buffer begins at a multiple of it, as those of the driver do.
-const ALIGNMENT: usize = 256;
+use super::ALIGNMENT;
 
 /// A range of memory in which buffers are placed, before any of it is there.
 #[derive(Debug, Default)]

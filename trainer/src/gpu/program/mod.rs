@@ -6,12 +6,17 @@
 
 mod arena;
 mod builder;
+mod filled;
 
 pub use builder::Builder;
+pub(super) use filled::Filled;
 
 use super::launch::{Element, Launch};
 use crate::ops::profile::Op;
 use crate::roofline::Work;
+
+/// Every buffer begins at a multiple of so many bytes, as those of the driver do.
+pub(super) const ALIGNMENT: usize = 256;
 
 /// A part of the device's memory with a purpose of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
